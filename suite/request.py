@@ -1,0 +1,217 @@
+"""What may be asked, once: every control's field, default, bounds, unit and help.
+
+The command line, the app's controls, the settings in a saved file and the error sentences derive from this
+model; a medium adds its own fields in a subclass. Importing it loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+SamplerName = Literal[
+    "euler", "ancestral", "ddim", "ddpm", "heun", "dpm2", "dpmpp_2s", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde",
+    "lms", "unipc", "lcm",
+]  # fmt: skip
+SpacingName = Literal["leading", "linspace", "trailing", "karras", "exponential", "beta", "shifted"]
+GuidanceName = Literal["none", "cfg", "cfg_zero", "apg"]
+
+
+def _media(value: object) -> object:
+    """A path becomes a string; an object in memory (a PIL image, say) stays, for the adapter to read."""
+    if isinstance(value, (str, PathLike)):
+        value = str(value)
+        if not value:
+            raise ValueError("it must name a file")
+    return value
+
+
+def _label(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else f"<{type(value).__name__}>"
+
+
+Media = Annotated[
+    Any,
+    BeforeValidator(_media),
+    PlainSerializer(_label, return_type=str | None),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "path"}, {"type": "null"}]}),
+]
+
+Kind = Literal["text", "int", "float", "bool", "choice", "file"]
+_KINDS: dict[Any, Kind] = {int: "int", float: "float", bool: "bool", str: "text", Any: "file"}
+R = TypeVar("R", bound="Request")
+FINE: dict[str, Any] = {"step": 0.05}
+TENTHS: dict[str, Any] = {"step": 0.1}
+
+
+class Request(BaseModel):
+    """What every medium may be asked; the fields left out are filled from the model's own defaults."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, validate_default=True)
+
+    prompt: str = Field(max_length=10_000, description="What to draw. (word:1.3) weighs a word.")
+    negative_prompt: str = Field("", max_length=10_000, description="What to keep away from.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same result.")
+    item: int = Field(0, ge=0, lt=2**16, description="First item of the seed: item 3 alone is item 3 of four.")
+    num_inference_steps: int = Field(
+        20, ge=1, le=1000, description="Steps of the sampler.", json_schema_extra={"alias": "steps"}
+    )
+    guidance_scale: float = Field(
+        4.0, ge=1, le=30, description="How closely to follow the prompt; 1 is off.", json_schema_extra=TENTHS
+    )
+    guidance: GuidanceName = Field("cfg", description="The kind of guidance.")
+    guidance_rescale: float = Field(
+        0.0, ge=0, le=1, description="Pulls contrast back after guidance.", json_schema_extra=FINE
+    )
+    guidance_start: float = Field(
+        0.0, ge=0, lt=1, description="Guide from this fraction of the steps on.", json_schema_extra=FINE
+    )
+    guidance_stop: float = Field(
+        1.0, gt=0, le=1, description="Guide up to this fraction of the steps.", json_schema_extra=FINE
+    )
+    sampler: SamplerName = Field("euler", description="The sampler.")
+    spacing: SpacingName = Field("trailing", description="How the noise levels are spaced.")
+    shift: float = Field(
+        1.0, gt=0, le=20, description="Shift of the levels towards noise, for spacing 'shifted'.",
+        json_schema_extra=TENTHS,
+    )  # fmt: skip
+    eta: float = Field(
+        1.0, ge=0, le=1, description="Fresh noise of the stochastic samplers: 0 none, 1 all.",
+        json_schema_extra=FINE,
+    )  # fmt: skip
+    init: Media = Field(None, description="File to start from.")
+    strength: float = Field(
+        0.6, gt=0, le=1, description="How far to leave the init file; 1 forgets it.", json_schema_extra=FINE
+    )
+    mask: Media = Field(None, description="File that is white where the init file is to be redrawn.")
+    loop: bool = Field(False, description="Make the result tile without a seam.")
+    model: str = Field("", description="A shipped model's name, a model folder or a .safetensors file.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("it must say what to draw")
+        return prompt
+
+    @model_validator(mode="after")
+    def _together(self) -> Request:
+        if self.mask is not None and self.init is None:
+            raise ValueError("mask is given without init; a mask says where to redraw the init file")
+        if self.guidance_start >= self.guidance_stop:
+            raise ValueError(f"guidance_start must be below guidance_stop ({self.guidance_stop})")
+        return self
+
+    def filled(self: R, defaults: Mapping[str, Any]) -> R:
+        """The same request with `defaults` for the fields the caller did not set.
+
+        Args:
+            defaults: field -> value, as in a model's config.json.
+        Returns: a validated copy.
+        """
+        set_by_caller = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**defaults, **set_by_caller})
+
+
+@dataclass(frozen=True)
+class Control:
+    """One field as a user meets it, for a command line's option or an app's widget."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    unit: str = ""
+    alias: str = ""
+
+
+def controls(request: type[Request]) -> dict[str, Control]:
+    """The fields of a request as controls, in order."""
+    found = {}
+    for name, field in request.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        kind = _KINDS.get(field.annotation, "choice")
+        keys = ("ge", "gt", "le", "lt", "multiple_of")
+        bounds = {key: getattr(m, key) for m in field.metadata for key in keys if hasattr(m, key)}
+        below = bounds["lt"] - 1 if "lt" in bounds and kind == "int" else bounds.get("lt")
+        step: Any = extra.get("step", bounds.get("multiple_of", 1 if kind == "int" else None))
+        found[name] = Control(
+            name=name,
+            kind=kind,
+            default=None if field.is_required() else field.default,
+            help=field.description or "",
+            choices=get_args(field.annotation) if kind == "choice" else (),
+            low=bounds.get("ge", bounds.get("gt")),
+            high=bounds.get("le", below),
+            step=step,
+            unit=str(extra.get("unit", "")),
+            alias=str(extra.get("alias", "")),
+        )
+    return found
+
+
+_BOUNDS = {
+    "greater_than_equal": "it must be at least {ge:g}",
+    "greater_than": "it must be above {gt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "less_than": "it must be below {lt:g}",
+    "finite_number": "it must be a finite number",
+    "string_too_short": "it must not be empty",
+    "string_too_long": "it must be at most {max_length} characters long",
+    "int_parsing": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "int_parsing_size": "it is too long a number",
+    "string_type": "it must be text",
+    "bool_parsing": "it must be true or false",
+}
+
+
+def explain(error: ValidationError, fields: Mapping[str, object] | None = None) -> str:
+    """One clear sentence for a refused request: what came, what must hold.
+
+    Args:
+        error: what pydantic raised; its first error is told.
+        fields: the names that are allowed, to suggest one for a name that is not.
+    """
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    kind, got, limits = first["type"], first["input"], first.get("ctx", {})
+    shown = repr(got) if len(repr(got)) < 80 else repr(got)[:76] + "..."
+    if kind == "missing":
+        return f"{name} is missing; it must be given"
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(fields or ()), 1)
+        return f"{name} is not a field of {error.title}" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind == "literal_error":
+        allowed = str(limits["expected"]).replace("'", "").replace(" or ", ", ")
+        return f"{name} is {shown}; it must be one of {allowed}"
+    if kind == "multiple_of":
+        multiple = int(limits["multiple_of"])
+        near_by = max(1, round(float(got) / multiple)) * multiple
+        return f"{name} is {shown}; it must be a multiple of {multiple} (try {near_by})"
+    if kind == "value_error":
+        said = str(limits["error"])
+        return f"{name} is {shown}; {said}" if name else said
+    return f"{name} is {shown}; " + _BOUNDS.get(kind, first["msg"]).format(**limits)
