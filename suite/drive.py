@@ -1,0 +1,129 @@
+"""The loops that drive samplers: to the end, call by call, or many in one batch.
+
+Only `.send` stands inside `try`: a StopIteration that escapes a network must not pass for the sampler's end
+(PEP 479).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from suite.samplers import Sampler
+
+Denoise = Callable[[Tensor, float | Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the network.
+
+    Attributes:
+        index: of the call, from 0.
+        steps: calls in all, 0 where the caller of `trace` did not say.
+        x: (B, C, *S) float32, what the network was shown.
+        sigma: the level of x.
+        denoised: (B, C, *S) float32, the clean estimate there.
+    """
+
+    index: int
+    steps: int
+    x: Tensor
+    sigma: float
+    denoised: Tensor
+
+
+def trace(sampler: Sampler, denoise: Denoise, *, steps: int = 0) -> Generator[Step, None, Tensor]:
+    """Drives a sampler call by call; closing the generator cancels it.
+
+    Args:
+        sampler: just made, not yet started.
+        denoise: (x, sigma) -> clean estimate.
+        steps: calls in all, to be told in each Step (`samplers.calls` knows).
+
+    Yields:
+        a Step after each call.
+
+    Returns:
+        (B, C, *S) float32, the sampler's result.
+
+    Raises:
+        FloatingPointError: an estimate holds NaN or infinity.
+    """
+    index, done, x, sigma = 0, *_advance(sampler, None)
+    while not done:
+        denoised = denoise(x, sigma)
+        _check(denoised, sigma)
+        yield Step(index, steps, x, sigma, denoised)
+        done, x, sigma = _advance(sampler, denoised)
+        index += 1
+    return x
+
+
+def sample(sampler: Sampler, denoise: Denoise) -> Tensor:
+    """Drives a sampler to its end.
+
+    Args:
+        sampler: just made, not yet started.
+        denoise: (x, sigma) -> clean estimate.
+
+    Returns:
+        (B, C, *S) float32, the sampler's result.
+
+    Raises:
+        FloatingPointError: an estimate holds NaN or infinity.
+    """
+    done, x, sigma = _advance(sampler, None)
+    while not done:
+        denoised = denoise(x, sigma)
+        _check(denoised, sigma)
+        done, x, sigma = _advance(sampler, denoised)
+    return x
+
+
+def serve(samplers: Sequence[Sampler], denoise: Denoise) -> list[Tensor]:
+    """Drives many samplers, each at its own level, with one batched call for all.
+
+    A sampler that is done keeps its rows in the batch until the last one is, so that row i is the same
+    request's in every call and what the denoiser holds for each row (the prompts) stays in step.
+
+    Args:
+        samplers: just made; their x agree in (C, *S) and may differ in batch size and number of steps.
+        denoise: (x (B, C, *S), sigma (B,)) -> clean estimate, B the sum of the samplers' batches.
+
+    Returns:
+        each sampler's result.
+    """
+    states = [_advance(sampler, None) for sampler in samplers]
+    while not all(done for done, _, _ in states):
+        sizes = [x.shape[0] for _, x, _ in states]
+        x = torch.cat([x for _, x, _ in states])
+        sigmas = [sigma for (_, _, sigma), size in zip(states, sizes, strict=True) for _ in range(size)]
+        denoised = denoise(x, torch.tensor(sigmas, dtype=torch.float32, device=x.device))
+        for i, part in enumerate(torch.split(denoised, sizes)):
+            done, _, sigma = states[i]
+            if not done:
+                _check(part, sigma)
+                finished, x, level = _advance(samplers[i], part)
+                states[i] = (finished, x, sigma if finished else level)
+    return [x for _, x, _ in states]
+
+
+def _advance(sampler: Sampler, denoised: Tensor | None) -> tuple[bool, Tensor, float]:
+    """Sends the estimate (None starts the sampler) and returns (done, x, sigma)."""
+    try:
+        x, sigma = next(sampler) if denoised is None else sampler.send(denoised)
+    except StopIteration as stop:
+        return True, stop.value, 0.0
+    return False, x, sigma
+
+
+def _check(denoised: Tensor, sigma: float) -> None:
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(denoised).all()):
+        raise FloatingPointError(
+            f"the network returned NaN or infinity at noise level {sigma:.4g}; nothing was saved. "
+            "Try float32 (dtype='float32'), a lower guidance_scale, or another model."
+        )

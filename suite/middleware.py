@@ -1,0 +1,79 @@
+"""Samplers that wrap samplers: they edit what passes between a sampler and the network, whatever the method.
+
+The state stays the sampler's own, so multistep histories and second-order stages need no care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from suite.samplers import Sampler
+
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def start_at(levels: Sequence[float], strength: float) -> list[float]:
+    """Returns the tail of a grid on which an edit of a given signal runs (image-to-image).
+
+    Args:
+        levels: descending, the last 0.
+        strength: 1 runs every step from pure noise, 0.3 the last three in ten (rounded down).
+
+    Raises:
+        ValueError: strength is outside (0, 1] or leaves no step.
+    """
+    steps = len(levels) - 1
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength is {strength}; it must be above 0 and at most 1")
+    kept = int(steps * strength)
+    if not kept:
+        raise ValueError(f"strength {strength} leaves none of {steps} steps; it must be at least {1 / steps:.2g}")
+    return list(levels[steps - kept :])
+
+
+def keep(sampler: Sampler, original: Tensor, mask: Tensor) -> Sampler:
+    """Keeps a region (inpainting): there, the clean estimate is the original itself.
+
+    The kept region then follows alpha(sigma) original + sigma eps exactly, at every level by every method, and arrives at the original. Start x there from the noised original (`schedules.noised`).
+
+    Args:
+        sampler: just made, not yet started.
+        original: (B, C, *S) float32, clean.
+        mask: (B or 1, 1, *S) float32, 1 = repaint, 0 = keep; between, a mixture.
+    """
+    denoised: Tensor | None = None
+    while True:
+        try:
+            x, sigma = next(sampler) if denoised is None else sampler.send(denoised)
+        except StopIteration as stop:
+            result: Tensor = stop.value
+            return result
+        denoised = yield x, sigma
+        denoised = original + mask * (denoised - original)
+
+
+def seamless(sampler: Sampler, dims: Sequence[int]) -> Sampler:
+    """Makes the result tile or loop: the network sees it circularly shifted, by another amount in each call.
+
+    No seam stays where the network could see it. The shifts follow the golden ratio: evenly spread after any
+    number of calls, and the same for every item of every batch, so that no seed is needed.
+
+    Args:
+        sampler: just made, not yet started.
+        dims: dimensions of x to close, (-1,) for a panorama, (-2, -1) for a tile, (2,) for a clip that loops.
+    """
+    denoised: Tensor | None = None
+    turn = 0
+    while True:
+        try:
+            x, sigma = next(sampler) if denoised is None else sampler.send(denoised)
+        except StopIteration as stop:
+            result: Tensor = stop.value
+            return result
+        shifts = [round((turn + axis) * GOLDEN % 1 * x.shape[dim]) for axis, dim in enumerate(dims)]
+        denoised = yield torch.roll(x, shifts, tuple(dims)), sigma
+        denoised = torch.roll(denoised, [-shift for shift in shifts], tuple(dims))
+        turn += 1

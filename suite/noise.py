@@ -1,0 +1,53 @@
+"""Seeded noise that belongs to the item, not to the batch.
+
+Item i of seed s draws from its own generator, seeded s + i: so item i of seed s is item 0 of seed s + i,
+alone or in a batch of any size. Drawn on the CPU in float32, then moved: every device starts from the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def generators(seed: int, items: int | Sequence[int]) -> list[torch.Generator]:
+    """Makes one CPU generator for each item.
+
+    Args:
+        seed: of the request.
+        items: how many (0, 1, ...), or which.
+
+    Returns:
+        generators, the one of item i seeded seed + i (modulo 2^64).
+    """
+    wanted = range(items) if isinstance(items, int) else items
+    return [torch.Generator().manual_seed((seed + i) % 2**64) for i in wanted]
+
+
+class Noise:
+    """Unit Gaussian noise for each item of a batch, fresh at each call."""
+
+    def __init__(self, seed: int, items: int | Sequence[int]) -> None:
+        """Seeds the items.
+
+        Args:
+            seed: of the request.
+            items: how many (0, 1, ...), or which.
+        """
+        self.generators = generators(seed, items)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Draws noise.
+
+        Args:
+            like: (B, C, *S), B the number of items; gives the shape and the device.
+
+        Returns:
+            (B, C, *S) float32 on the device of `like`.
+        """
+        if like.shape[0] != len(self.generators):
+            raise ValueError(f"the batch has {like.shape[0]} items; this noise is for {len(self.generators)}")
+        drawn = [torch.randn(like.shape[1:], generator=g, dtype=torch.float32) for g in self.generators]
+        return torch.stack(drawn).to(like.device)
