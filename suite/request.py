@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -66,8 +67,7 @@ class Request(BaseModel):
 
     prompt: str = Field(max_length=10_000, description="What to draw. (word:1.3) weighs a word.")
     negative_prompt: str = Field("", max_length=10_000, description="What to keep away from.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same result.")
-    item: int = Field(0, ge=0, lt=2**16, description="First item of the seed: item 3 alone is item 3 of four.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same result; the next item has the next.")
     num_inference_steps: int = Field(
         20, ge=1, le=1000, description="Steps of the sampler.", json_schema_extra={"alias": "steps"}
     )
@@ -78,11 +78,11 @@ class Request(BaseModel):
     guidance_rescale: float = Field(
         0.0, ge=0, le=1, description="Pulls contrast back after guidance.", json_schema_extra=FINE
     )
-    guidance_start: float = Field(
-        0.0, ge=0, lt=1, description="Guide from this fraction of the steps on.", json_schema_extra=FINE
+    guidance_low: float = Field(
+        0.0, ge=0, lt=1, description="Guide only above this noise, 0 none, 1 all.", json_schema_extra=FINE
     )
-    guidance_stop: float = Field(
-        1.0, gt=0, le=1, description="Guide up to this fraction of the steps.", json_schema_extra=FINE
+    guidance_high: float = Field(
+        1.0, gt=0, le=1, description="Guide only below this noise, 0 none, 1 all.", json_schema_extra=FINE
     )
     sampler: SamplerName = Field("euler", description="The sampler.")
     spacing: SpacingName = Field("trailing", description="How the noise levels are spaced.")
@@ -90,8 +90,8 @@ class Request(BaseModel):
         1.0, gt=0, le=20, description="Shift of the levels towards noise, for spacing 'shifted'.",
         json_schema_extra=TENTHS,
     )  # fmt: skip
-    eta: float = Field(
-        1.0, ge=0, le=1, description="Fresh noise of the stochastic samplers: 0 none, 1 all.",
+    eta: float | None = Field(
+        None, ge=0, le=1, description="Fresh noise of the stochastic samplers: 0 none, 1 all.",
         json_schema_extra=FINE,
     )  # fmt: skip
     init: Media = Field(None, description="File to start from.")
@@ -113,8 +113,8 @@ class Request(BaseModel):
     def _together(self) -> Request:
         if self.mask is not None and self.init is None:
             raise ValueError("mask is given without init; a mask says where to redraw the init file")
-        if self.guidance_start >= self.guidance_stop:
-            raise ValueError(f"guidance_start must be below guidance_stop ({self.guidance_stop})")
+        if self.guidance_low >= self.guidance_high:
+            raise ValueError(f"guidance_low is {self.guidance_low}; it must be below guidance_high")
         return self
 
     def filled(self: R, defaults: Mapping[str, Any]) -> R:
@@ -149,7 +149,9 @@ def controls(request: type[Request]) -> dict[str, Control]:
     found = {}
     for name, field in request.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        kind = _KINDS.get(field.annotation, "choice")
+        held = [part for part in get_args(field.annotation) if part is not NoneType]
+        annotation = held[0] if len(held) < len(get_args(field.annotation)) else field.annotation
+        kind = _KINDS.get(annotation, "choice")
         keys = ("ge", "gt", "le", "lt", "multiple_of")
         bounds = {key: getattr(m, key) for m in field.metadata for key in keys if hasattr(m, key)}
         below = bounds["lt"] - 1 if "lt" in bounds and kind == "int" else bounds.get("lt")
@@ -159,7 +161,7 @@ def controls(request: type[Request]) -> dict[str, Control]:
             kind=kind,
             default=None if field.is_required() else field.default,
             help=field.description or "",
-            choices=get_args(field.annotation) if kind == "choice" else (),
+            choices=get_args(annotation) if kind == "choice" else (),
             low=bounds.get("ge", bounds.get("gt")),
             high=bounds.get("le", below),
             step=step,

@@ -1,0 +1,1 @@
+"""The media: one folder each, how it becomes latents and back, and what may be asked of it."""

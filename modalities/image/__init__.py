@@ -1,0 +1,159 @@
+"""Pictures: what may be asked of them, how they become tensors and back.
+
+`image.load()("a red apple", seed=7).images[0].save("apple.png")` draws one and saves it with its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from suite.request import Request
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from suite.pipeline import Pipeline
+
+__all__ = ["ImageRequest", "adapter", "load", "restore"]
+
+
+PIXELS: dict[str, Any] = {"unit": "px"}
+
+
+class ImageRequest(Request):
+    """What may be asked of a picture."""
+
+    width: int = Field(256, ge=64, le=2048, multiple_of=16, description="Width.", json_schema_extra=PIXELS)
+    height: int = Field(256, ge=64, le=2048, multiple_of=16, description="Height.", json_schema_extra=PIXELS)
+    num_images: int = Field(1, ge=1, le=256, description="Pictures to draw, of items that follow each other.")
+    model: str = Field("image", description="A shipped model's name, a model folder or a .safetensors file.")
+
+
+class ImageAdapter:
+    """Pictures as `suite.adapter.Adapter` wants a medium."""
+
+    name = "image"
+    request: type[Request] = ImageRequest
+    plural = "images"
+    count = "num_images"
+    suffixes = (".png", ".jpg", ".jpeg", ".webp")
+
+    def check(self, request: Request) -> None:
+        """Opens the init and mask files; ValueError if one is no picture."""
+        for name in ("init", "mask"):
+            if getattr(request, name) is not None:
+                _open(name, getattr(request, name))
+
+    def shape(self, request: Request, factor: int, multiple: int) -> tuple[int, ...]:
+        """(height, width) of the latents; ValueError names the side that does not divide."""
+        for name in ("width", "height"):
+            size, unit = getattr(request, name), factor * multiple
+            if size % unit:
+                near = max(1, round(size / unit)) * unit
+                raise ValueError(f"{name} is {size}; this model's must be a multiple of {unit} (try {near})")
+        return (request.height // factor, request.width // factor)  # type: ignore[attr-defined]
+
+    def read(self, request: Request) -> tuple[Tensor | None, Tensor | None]:
+        """Init (1, 3, H, W) in [-1, 1] and mask (1, 1, H, W) in [0, 1]: their middle, at the asked size."""
+        from PIL import Image, ImageOps
+
+        size = (request.width, request.height)  # type: ignore[attr-defined]
+        init = mask = None
+        if request.init is not None:
+            picture = _open("init", request.init).convert("RGBA")
+            ground = Image.new("RGBA", picture.size, "white")
+            ground.alpha_composite(picture)
+            init = _tensor(ImageOps.fit(ground.convert("RGB"), size, Image.Resampling.LANCZOS)) * 2 - 1
+        if request.mask is not None:
+            grey = _open("mask", request.mask).convert("L")
+            mask = _tensor(ImageOps.fit(grey, size, Image.Resampling.BILINEAR))
+        return init, mask
+
+    def finish(self, decoded: Tensor, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+        """(B, 3, H, W) in [-1, 1] to pictures; PIL's own, whose `save` also writes their settings."""
+        from PIL import Image
+
+        from modalities.image.save import with_settings
+
+        pixels = decoded.clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1).contiguous()
+        pictures = [Image.fromarray(one.numpy()) for one in pixels]
+        if not settings:
+            return pictures
+        return [with_settings(picture, told) for picture, told in zip(pictures, settings, strict=True)]
+
+    def save(self, item: Image, path: Path, settings: Mapping[str, Any]) -> None:
+        """Writes a PNG, JPEG or WebP with its settings."""
+        from modalities.image.save import save
+
+        save(item, path, settings)
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """The settings a picture of ours carries."""
+        return restore(path)
+
+    def judge(self, argv: Sequence[str]) -> int | None:
+        """Runs `suite eval image`."""
+        from importlib import import_module
+
+        code: int | None = import_module("modalities.image.judge").main(list(argv))
+        return code
+
+
+adapter = ImageAdapter()
+
+
+def load(
+    model: str | Path = "image",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Pipeline:
+    """A pipeline that draws pictures.
+
+    Args:
+        model: a shipped model's name, a model folder or a .safetensors file.
+        device: chosen by itself when None.
+        dtype: of the networks; chosen by itself when None.
+    """
+    from suite.pipeline import load
+
+    return load(adapter, model, device, dtype)
+
+
+def restore(path: str | Path) -> dict[str, Any]:
+    """The request that a saved picture carries, field by field, as `ImageRequest(**fields)` takes it."""
+    from modalities.image.save import restore
+
+    return restore(Path(path))
+
+
+def _open(name: str, source: Any) -> Image:
+    """A picture from a path or from memory, upright, loaded whole; ValueError names the field."""
+    from PIL import Image, ImageOps
+
+    if isinstance(source, Image.Image):
+        return source
+    if not isinstance(source, str):
+        raise ValueError(f"{name} is a {type(source).__name__}; it must be a path or a PIL image")
+    if not Path(source).is_file():
+        raise ValueError(f"{name} is {source!r}; there is no such file")
+    try:
+        with Image.open(source) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} is {source!r}; it must be a picture that can be read ({error})") from None
+
+
+def _tensor(picture: Image) -> Tensor:
+    """(1, C, H, W) float32 in [0, 1]."""
+    import numpy as np
+    import torch
+
+    pixels = torch.from_numpy(np.array(picture, dtype=np.float32)) / 255
+    return (pixels[..., None] if pixels.dim() == 2 else pixels).movedim(-1, 0)[None]

@@ -1,0 +1,78 @@
+"""What a medium tells the core, and where the core finds it: the entry-point group `suite.modalities`.
+
+A third party adds a medium by installing a package with such an entry point. Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from suite.request import Request
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP = "suite.modalities"
+
+
+class Adapter(Protocol):
+    """How a medium becomes tensors and back, and what may be asked of it.
+
+    Attributes:
+        name: the medium.
+        request: its request model.
+        plural: what its results are called, "images".
+        count: the request's field that says how many items to draw.
+        suffixes: the file endings it can save.
+    """
+
+    name: str
+    request: type[Request]
+    plural: str
+    count: str
+    suffixes: tuple[str, ...]
+
+    def check(self, request: Request) -> None:
+        """Refuses, without torch, what can be seen to fail: init or mask files that cannot be read."""
+
+    def shape(self, request: Request, factor: int, multiple: int) -> tuple[int, ...]:
+        """The space of the latents.
+
+        Args:
+            request: says the size of the result.
+            factor: size of the result over size of the latents.
+            multiple: what each latent size must be a multiple of.
+        Raises: ValueError, naming the field and a size that works.
+        """
+
+    def read(self, request: Request) -> tuple[Tensor | None, Tensor | None]:
+        """The init (1, C, *S) in [-1, 1] and the mask (1, 1, *S) in [0, 1], 1 = redraw, both at full size."""
+
+    def finish(self, decoded: Tensor, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+        """(B, C, *S) in [-1, 1] to B items a user can show and save; `settings` go with them."""
+
+    def save(self, item: Any, path: Path, settings: Mapping[str, Any]) -> None:
+        """Writes an item with its settings, beside `path` first, then renamed."""
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """The settings in a saved file; ValueError if it carries none."""
+
+    def judge(self, argv: Sequence[str]) -> int | None:
+        """Runs the medium's evaluation command."""
+
+
+def names() -> list[str]:
+    """The media that are installed."""
+    return sorted(point.name for point in entry_points(group=GROUP))
+
+
+def find(name: str) -> Adapter:
+    """The adapter of an installed medium."""
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            adapter: Adapter = point.load()
+            return adapter
+    raise ValueError(f"modality is {name!r}; it must be one of {', '.join(names()) or '(none is installed)'}")

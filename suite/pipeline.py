@@ -1,0 +1,293 @@
+"""The one way through: request -> text -> noise an item -> sampler, denoiser, guidance -> latents -> items.
+
+An adapter gives the shape of the latents and turns tensors into items; nothing else differs between media.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import suite
+from suite import device as devices
+from suite import drive, middleware, samplers, storage
+from suite.adapter import Adapter
+from suite.denoiser import Denoiser
+from suite.guidance import guided
+from suite.latent import AutoencoderLatent, IdentityLatent, Latent
+from suite.noise import Noise
+from suite.request import Request
+from suite.schedules import Schedule, levels, make, noised
+from suite.text import Conditioning, TextEncoder
+from suite.text import load as load_text
+
+BATCH = 4096  # latent positions denoised at once; more items than fit are drawn batch after batch
+WRAP = 4  # latent positions that a looping result is decoded with on each side, so that its edges meet
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run.
+
+    Attributes:
+        step: network calls done, 1 to `steps`.
+        steps: network calls in the run.
+        sigma: noise level of the step.
+        seconds: since the run began.
+        denoised: (B, C, *S) float32, the clean estimate of the items at work.
+        preview: draws that estimate cheaply; call it only when it will be shown.
+    """
+
+    step: int
+    steps: int
+    sigma: float
+    seconds: float
+    denoised: Tensor = field(repr=False)
+    preview: Callable[[], list[Any]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was drawn; the items also go by the medium's own name: `result.images`.
+
+    Attributes:
+        items: one for each item asked for.
+        settings: of each item: the request that draws it alone.
+        request: as asked, with every default filled in.
+        plural: the medium's name for its items.
+        seconds: the run took.
+    """
+
+    items: list[Any]
+    settings: list[dict[str, Any]]
+    request: Request
+    plural: str
+    seconds: float
+
+    def __getattr__(self, name: str) -> list[Any]:
+        """Gives the items under the medium's name for them."""
+        if name == self.__dict__.get("plural"):
+            return self.items
+        raise AttributeError(f"a result has no {name!r}; it has {self.__dict__.get('plural')} and settings")
+
+
+class Pipeline:
+    """A model ready to draw: call it, or step through `trace`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: str,
+        text: TextEncoder,
+        latent: Latent,
+        adapter: Adapter,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        name: str = "",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Joins the parts; `load` does it from a model folder.
+
+        Args:
+            network: (x, timestep, context, context_mask) -> (B, C, *S).
+            schedule: the noise levels it was trained on.
+            prediction: one of PREDICTIONS.
+            text: encodes prompts to the width the network reads.
+            latent: between signal and latents.
+            adapter: the medium.
+            defaults: for fields of the request that the caller leaves out.
+            name: of the model, for the settings of what it draws.
+            device: where the network is.
+        """
+        self.network, self.schedule, self.text = network, schedule, text
+        self.latent, self.adapter = latent, adapter
+        self.denoiser = Denoiser(network, schedule, prediction)
+        self.defaults, self.named = dict(defaults or {}), {"model": name} if name else {}
+        self.device = torch.device(device)
+
+    def request(self, prompt: str, **fields: Any) -> Request:
+        """The validated request for a prompt, the model's defaults filled in."""
+        return self.adapter.request(prompt=prompt, **fields).filled(self.defaults)
+
+    def __call__(
+        self, prompt: str, *, callback: Callable[[Progress], object] | None = None, **fields: Any
+    ) -> Result:
+        """Draws a prompt.
+
+        Args:
+            prompt: what to draw.
+            callback: called after each step.
+            **fields: of the medium's request.
+        Raises: ValueError for a bad request (as pydantic's ValidationError is), FloatingPointError for NaN.
+        """
+        steps = self.trace(self.request(prompt, **fields))
+        with closing(steps):
+            while True:
+                try:
+                    progress = next(steps)
+                except StopIteration as done:
+                    result: Result = done.value
+                    return result
+                if callback is not None:
+                    callback(progress)
+
+    def trace(self, request: Request) -> Generator[Progress, None, Result]:
+        """Draws step by step; close the generator to cancel.
+
+        Args:
+            request: of the adapter's kind; the model's defaults fill what its maker did not set.
+        Yields: one Progress for each call of the network.
+        Returns: the Result, as the generator's value.
+        Raises: as calling does.
+        """
+        started = time.monotonic()
+        request = request.filled(self.defaults).model_copy(update=self.named)
+        multiple = int(getattr(self.network, "factor", 1))
+        shape = self.adapter.shape(request, self.latent.factor, multiple)
+        grid = levels(self.schedule, request.num_inference_steps, request.spacing, shift=request.shift)
+        init, mask = self.adapter.read(request)
+        original = None if init is None else self._encode(init)
+        if original is not None:
+            grid = middleware.start_at(grid, request.strength)
+        cond, uncond = self._conditioning(request)
+
+        count, size = int(getattr(request, self.adapter.count)), max(1, BATCH // math.prod(shape))
+        seeds = [(request.seed + i) % 2**32 for i in range(count)]
+        batches = [seeds[first : first + size] for first in range(0, count, size)]
+        steps_each = len(samplers.calls(request.sampler, grid, self.schedule.path))
+        items: list[Any] = []
+        settings = [self._settings(request, seed) for seed in seeds]
+        for number, batch in enumerate(batches):
+            sampler = self._sampler(request, grid, shape, batch, original, mask)
+            denoise = guided(
+                self.denoiser,
+                cond,
+                uncond,
+                request.guidance_scale,
+                request.guidance,
+                rescale=request.guidance_rescale,
+                interval=(request.guidance_low, request.guidance_high),
+            )
+            steps = drive.trace(sampler, torch.no_grad()(denoise), steps=steps_each)
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as finished:
+                    latents: Tensor = finished.value
+                    break
+                done, total = number * steps_each + step.index + 1, len(batches) * steps_each
+                seconds, preview = time.monotonic() - started, self._preview(step.denoised)
+                yield Progress(done, total, step.sigma, seconds, step.denoised, preview)
+            decoded = self._decode(latents, request.loop)
+            if init is not None and mask is not None:
+                decoded = torch.lerp(init.to(decoded), decoded, mask.to(decoded))
+            items += self.adapter.finish(decoded.cpu(), settings[len(items) : len(items) + len(batch)])
+        return Result(items, settings, request, self.adapter.plural, time.monotonic() - started)
+
+    def _sampler(
+        self,
+        request: Request,
+        grid: list[float],
+        shape: tuple[int, ...],
+        seeds: list[int],
+        original: Tensor | None,
+        mask: Tensor | None,
+    ) -> samplers.Sampler:
+        path, noise = self.schedule.path, Noise(0, seeds)  # item s of seed 0 is item 0 of seed s
+        like = torch.zeros(len(seeds), self.latent.channels, *shape, device=self.device)
+        clean = like if original is None else original.expand_as(like)
+        x = noised(path, clean, grid[0], noise(like))
+        sampler = samplers.make(request.sampler, x, grid, path=path, noise=noise, eta=request.eta)
+        if original is not None and mask is not None:
+            small = nn.functional.interpolate(mask, shape, mode="area").gt(0).to(x)
+            sampler = middleware.keep(sampler, clean, small)
+        if request.loop:
+            sampler = middleware.seamless(sampler, tuple(range(2, x.dim())))
+        return sampler
+
+    @torch.no_grad()
+    def _conditioning(self, request: Request) -> tuple[Conditioning, Conditioning | None]:
+        wanted = request.guidance != "none" and request.guidance_scale != 1
+        prompts = [request.prompt, request.negative_prompt] if wanted else [request.prompt]
+        cond = [self.text.encode([prompt]).to(self.device) for prompt in prompts]
+        return cond[0], cond[1] if wanted else None
+
+    @torch.no_grad()
+    def _encode(self, signal: Tensor) -> Tensor:
+        return self.latent.encode(signal.to(self.device)).float()
+
+    @torch.no_grad()
+    def _decode(self, latents: Tensor, loop: bool) -> Tensor:
+        space = latents.shape[2:]
+        wrap = [min(WRAP, size) if loop else 0 for size in space]
+        if loop:
+            sides = [side for size in reversed(wrap) for side in (size, size)]
+            latents = nn.functional.pad(latents, sides, mode="circular")
+        decoded = self.latent.decode(latents).float()
+        for dim, (cut, size) in enumerate(zip(wrap, space, strict=True), start=2):
+            decoded = decoded.narrow(dim, cut * self.latent.factor, size * self.latent.factor)
+        if not decoded.isfinite().all():
+            raise FloatingPointError("the decoded result holds NaN or infinity; nothing was saved")
+        return decoded
+
+    def _preview(self, denoised: Tensor) -> Callable[[], list[Any]]:
+        @torch.no_grad()
+        def preview() -> list[Any]:
+            return self.adapter.finish(self.latent.preview(denoised).float().cpu())
+
+        return preview
+
+    def _settings(self, request: Request, seed: int) -> dict[str, Any]:
+        alone = {**request.model_dump(mode="json"), self.adapter.count: 1, "seed": seed}
+        return {"suite": suite.__version__, "modality": self.adapter.name, "request": alone}
+
+
+def load(
+    adapter: Adapter,
+    model: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Pipeline:
+    """A pipeline from a model folder.
+
+    Args:
+        adapter: the medium the model must be of.
+        model: a shipped model's name, a folder or a .safetensors file.
+        device: chosen by itself when None.
+        dtype: of the networks; chosen by itself when None.
+    Raises: ModelError if it is missing, corrupt or of another medium.
+    """
+    folder = storage.find(model)
+    settings = storage.config(folder)
+    if (settings.get("modality"), settings.get("kind")) != (adapter.name, "diffusion"):
+        what = f"{settings.get('modality')} {settings.get('kind')}"
+        raise storage.ModelError(f"{folder} is of kind {what!r}; it must be {adapter.name + ' diffusion'!r}")
+    where, precision = devices.choose(device, dtype)
+    network, _ = storage.load(folder, precision, where)
+    try:
+        schedule = make(**settings["schedule"])
+        told = dict(settings["text"])
+        text = load_text(told["name"], told.get("limit")).to(where)
+        if text.width != told.get("width", text.width):
+            widths = f"reads text {told['width']} wide; {told['name']} gives {text.width}"
+            raise storage.ModelError(f"{folder} {widths}")
+        latent: Latent = IdentityLatent()
+        if settings.get("latent"):
+            module, scales = storage.load(storage.find(settings["latent"], near=folder), precision, where)
+            latent = AutoencoderLatent(module, scales["scaling_factor"], scales["shift_factor"])
+        prediction = settings["prediction"]
+    except (KeyError, TypeError) as error:
+        raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
+    return Pipeline(
+        network, schedule, prediction, text, latent, adapter,
+        defaults=settings.get("defaults"), name=str(model), device=where,
+    )  # fmt: skip
