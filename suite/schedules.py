@@ -41,7 +41,9 @@ class Schedule:
             return sigma * len(self.sigmas)
         if sigma <= self.sigmas[0]:
             return 0.0
-        i = min(bisect_right(self.sigmas, sigma), len(self.sigmas) - 1)
+        if sigma >= self.sigmas[-1]:  # zero terminal SNR may hold several timesteps at the top level
+            return len(self.sigmas) - 1.0
+        i = bisect_right(self.sigmas, sigma)
         low, high = self.sigmas[i - 1], self.sigmas[i]
         return min(i - 1 + math.log(sigma / low) / math.log(high / low), i)
 
