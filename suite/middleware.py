@@ -30,14 +30,17 @@ def start_at(levels: Sequence[float], strength: float) -> list[float]:
         raise ValueError(f"strength is {strength}; it must be above 0 and at most 1")
     kept = int(steps * strength)
     if not kept:
-        raise ValueError(f"strength {strength} leaves none of {steps} steps; it must be at least {1 / steps:.2g}")
+        raise ValueError(
+            f"strength {strength} leaves none of {steps} steps; it must be at least {1 / steps:.2g}"
+        )
     return list(levels[steps - kept :])
 
 
 def keep(sampler: Sampler, original: Tensor, mask: Tensor) -> Sampler:
     """Keeps a region (inpainting): there, the clean estimate is the original itself.
 
-    The kept region then follows alpha(sigma) original + sigma eps exactly, at every level by every method, and arrives at the original. Start x there from the noised original (`schedules.noised`).
+    The kept region then follows alpha(sigma) original + sigma eps exactly, at every level by every method, and
+    ends at the original. Start x there from the noised original (`schedules.noised`).
 
     Args:
         sampler: just made, not yet started.
