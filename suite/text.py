@@ -213,7 +213,7 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
 
     Raises:
         FileNotFoundError: the folder, or the installed default, is not there.
-        ValueError: the default's weights are not the ones we know.
+        ValueError: the files cannot be read, or hold other weights than they must.
     """
     folder: str | Path = name
     if name in (DEFAULT, _UPSTREAM):
@@ -224,28 +224,38 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
         looked = Path(name).expanduser().absolute()
         raise FileNotFoundError(f"text encoder {name!r}: there is no folder {looked}")
 
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
     from transformers.utils import logging
 
     model_folder, tokenizer_folder = folder, folder
     if isinstance(folder, Path) and (folder / "text_encoder").is_dir():
         model_folder, tokenizer_folder = folder / "text_encoder", folder / "tokenizer"
+    if isinstance(model_folder, Path) and not (model_folder / "config.json").is_file():
+        raise FileNotFoundError(f"text encoder {name!r}: {model_folder / 'config.json'} is missing")
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(model_folder)
         clip = config.model_type in ("clip", "clip_text_model")
         kind: Any = CLIPTextModel if clip else AutoModelForTextEncoding
-        model = kind.from_pretrained(model_folder, use_safetensors=True, dtype=torch.float32)
+        model, report = kind.from_pretrained(
+            model_folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     except OSError as error:
         raise FileNotFoundError(
             f"text encoder {name!r}: neither a folder with config.json, model.safetensors and tokenizer.json "
             f"nor a hub model that can be reached from here ({str(error).splitlines()[0]})"
         ) from error
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"text encoder {name!r} cannot be read: {str(error).splitlines()[0]}") from error
     finally:
         if bar:
             logging.enable_progress_bar()
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)  # tokens pass no pooler
+    if missing:
+        raise ValueError(f"text encoder {name!r}: its weights lack {missing[0]} and {len(missing) - 1} more")
     return TextEncoder(model, tokenizer, limit)
 
 
