@@ -220,7 +220,12 @@ def _inspect(path: Path) -> int:
 
 
 def _warn(
-    message: Warning | str, category: object, filename: str, lineno: int, file: object = None, line: object = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
 ) -> None:
     _say(str(message))
 
@@ -228,3 +233,7 @@ def _warn(
 def _say(sentence: str, code: int = 0) -> int:
     sys.stderr.write(f"suite: {' '.join(sentence.split())}\n")
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -172,10 +172,10 @@ def controls(request: type[Request]) -> dict[str, Control]:
 
 
 _BOUNDS = {
-    "greater_than_equal": "it must be at least {ge:g}",
-    "greater_than": "it must be above {gt:g}",
-    "less_than_equal": "it must be at most {le:g}",
-    "less_than": "it must be below {lt:g}",
+    "greater_than_equal": "it must be at least {ge:.10g}",
+    "greater_than": "it must be above {gt:.10g}",
+    "less_than_equal": "it must be at most {le:.10g}",
+    "less_than": "it must be below {lt:.10g}",
     "finite_number": "it must be a finite number",
     "string_too_short": "it must not be empty",
     "string_too_long": "it must be at most {max_length} characters long",

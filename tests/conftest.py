@@ -1,0 +1,73 @@
+"""What many tests stand on: tiny models of random weights, and a text encoder that needs no weights."""
+
+import zlib
+
+import pytest
+import torch
+
+from suite import storage
+from suite.nn import NETWORKS
+from suite.text import Conditioning
+
+UNET = {"type": "unet", "channels": 4, "widths": [16, 32], "blocks": 1, "attention": [False, True]}
+AUTOENCODER = {
+    "type": "autoencoder",
+    "latent_channels": 4,
+    "widths": [16, 16],
+    "encoder_widths": [16, 16],
+    "blocks": 1,
+}
+DEFAULTS = {"width": 64, "height": 64, "num_inference_steps": 3, "guidance_scale": 3.0}
+
+
+class Words:
+    """A text encoder whose token for a word is noise seeded by the word."""
+
+    width, limit = 8, 64
+
+    def encode(self, prompts):
+        def token(word):
+            return torch.randn(self.width, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+
+        rows = [torch.stack([token(word) for word in ["", *prompt.split()]])[None] for prompt in prompts]
+        return Conditioning.cat(
+            [Conditioning(row, row.new_ones(row.shape[:2], dtype=torch.bool)) for row in rows]
+        )
+
+    def to(self, device):
+        return self
+
+
+def randomised(network, seed):
+    """Fills every matrix with noise that keeps the size of what passes through it."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in network.state_dict().values():
+        if tensor.dim() > 1:
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5)
+    return network
+
+
+def write_models(root, text, width):
+    """A diffusion model `image` and its autoencoder `image-vae` under `root`; factor 8, sizes in steps of 16."""
+    unet = {**UNET, "context_width": width}
+    first = {"kind": "autoencoder", "network": AUTOENCODER, "scaling_factor": 1.0, "shift_factor": 0.0}
+    second = {"kind": "diffusion", "network": unet, "schedule": {"name": "flow"}, "prediction": "flow"}
+    second |= {"latent": "image-vae", "text": {"name": text, "width": width}, "defaults": DEFAULTS}
+    for name, seed, settings in (("image-vae", 1, first), ("image", 2, second)):
+        options = {key: value for key, value in settings["network"].items() if key != "type"}
+        network = randomised(NETWORKS[settings["network"]["type"]](**options), seed)
+        storage.save(root / name, network, {"modality": "image", **settings})
+    return root / "image"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """The folder of a tiny image model that reads `Words`."""
+    return write_models(tmp_path_factory.mktemp("models"), "words", Words.width)
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """Lets pipelines that are loaded read `Words` in place of a pretrained encoder."""
+    monkeypatch.setattr("suite.pipeline.load_text", lambda name, limit=None: Words())
+    return Words()
