@@ -193,11 +193,10 @@ class TextEncoder:
     def _embed(self, ids: Tensor, real: Tensor) -> Tensor:
         if not ids.numel():
             return torch.zeros(*ids.shape, self.width, device=self.model.device)
-        device = self.model.device
-        read = [
-            self.model(input_ids=some.to(device), attention_mask=mask.long().to(device)).last_hidden_state.float()
-            for some, mask in zip(torch.split(ids, _BATCH), torch.split(real, _BATCH), strict=True)
-        ]
+        device, read = self.model.device, []
+        for some, mask in zip(torch.split(ids, _BATCH), torch.split(real, _BATCH), strict=True):
+            told = self.model(input_ids=some.to(device), attention_mask=mask.long().to(device))
+            read.append(told.last_hidden_state.float())
         return torch.cat(read)
 
     def _nothing(self) -> Tensor:
