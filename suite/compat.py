@@ -1,7 +1,7 @@
 """Our samplers inside diffusers pipelines, and diffusers pipelines behind our interface.
 
-`pipe.scheduler = SamplerScheduler.replacing(pipe.scheduler)` lands on the same levels with the same method, run by
-our sampler; `sampler=` and `spacing=` choose another. Nothing here imports diffusers before it is asked to.
+`pipe.scheduler = SamplerScheduler.replacing(pipe.scheduler)` lands on the same levels with the same method,
+run by our sampler; `sampler=` and `spacing=` choose another. diffusers is imported when one is made, not before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from suite.denoiser import Denoiser
 from suite.paths import FLOW, VE
 from suite.samplers import Sampler, make
-from suite.schedules import SPACINGS, Schedule, from_alpha_bars, indices, levels, shifted
+from suite.schedules import Schedule, indices, levels, shifted
 from suite.schedules import flow as flow_schedule
 
 Grid = Callable[[int, float | None], tuple[list[float], list[float] | None]]
@@ -40,7 +40,7 @@ _METHODS = {
 }
 _DDPM = ("DDIMScheduler", "DDPMScheduler")
 _DPM = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler")
-_OFFERED: dict[str, tuple[Any, ...]] = {  # settings of theirs whose other values change the method or the levels
+_OFFERED: dict[str, tuple[Any, ...]] = {  # other values of these settings have no counterpart here
     "solver_order": (2, 1),
     "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
     "solver_type": ("midpoint", "bh2"),
@@ -65,8 +65,8 @@ class Stepped(NamedTuple):
 class SamplerScheduler:
     """A scheduler for diffusers pipelines that runs one of our samplers.
 
-    The pipeline calls the network, so the sampler is a coroutine that waits between two `step`s. Its state stays
-    float32; what the pipeline edits in the latents between two steps is copied back into it.
+    The pipeline calls the network; the sampler, a coroutine, waits between two `step`s. Its state stays
+    float32, and what the pipeline edits in the latents between two steps is copied back into it.
 
     Attributes:
         timesteps: (calls,) float32, one for each call of the network, known by a dry run of the sampler.
@@ -130,7 +130,7 @@ class SamplerScheduler:
         for key, offered in _OFFERED.items():
             value = config.get(key, offered[0])
             if value not in offered and (sampler is None or key in ("thresholding", "timestep_type")):
-                raise ValueError(f"{kind} has {key}={value!r}; our samplers offer {offered[0]!r} (choose sampler=)")
+                raise ValueError(f"{kind} has {key}={value!r}; ours offer {offered[0]!r} (choose sampler=)")
         if sampler is None and kind not in _METHODS:
             raise ValueError(f"{kind} has no counterpart among our samplers; choose one with sampler=")
         method = sampler or _METHODS[kind]
@@ -186,7 +186,8 @@ class SamplerScheduler:
         """
         own = [float(s) for s in sigmas] if sigmas is not None else None
         if own is not None and self._own_spacing and _is_even(own):
-            num_inference_steps, own = len(own), None  # Flux always sends this grid; the spacing chosen replaces it
+            num_inference_steps = len(own)  # what Flux always sends gives way to the spacing that was chosen
+            own = None
         elif own is not None and timesteps is None and num_inference_steps in (None, len(own)):
             num_inference_steps = None
         if [num_inference_steps, timesteps, own].count(None) != 2:
@@ -353,7 +354,7 @@ class SamplerScheduler:
         self._generator, self._dtype = torch.Generator().manual_seed(0), torch.float32
         runs = [list(_dry_run(self._make(torch.zeros(1, 1), grid), answer)) for answer in (0.0, 1.0)]
         if runs[0] != runs[1]:
-            raise ValueError("an adaptive sampler cannot run in a diffusers pipeline, which fixes its steps first")
+            raise ValueError("a diffusers pipeline fixes its steps first; no adaptive sampler can run in it")
         return runs[0]
 
 
@@ -389,7 +390,7 @@ def _schedule(scheduler: Any, on_flow: bool) -> Schedule:
         return flow_schedule(scheduler.config["num_train_timesteps"])
     name, bars = f"of {type(scheduler).__name__}", scheduler.alphas_cumprod
     if bars[-1] == 0:  # DDIM holds zero terminal SNR exactly; this far up VE differs from it by 1e-6
-        return Schedule(name, VE, tuple(math.sqrt((1 - a) / a) for a in bars.double().clamp(min=2.0**-40).tolist()))
+        bars = bars.double().clamp(min=2.0**-40)
     return Schedule(name, VE, tuple(((1 - bars) / bars).sqrt().tolist()))
 
 

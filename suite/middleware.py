@@ -39,8 +39,8 @@ def start_at(levels: Sequence[float], strength: float) -> list[float]:
 def keep(sampler: Sampler, original: Tensor, mask: Tensor) -> Sampler:
     """Keeps a region (inpainting): there, the clean estimate is the original itself.
 
-    The kept region then follows alpha(sigma) original + sigma eps exactly, at every level by every method, and
-    ends at the original. Start x there from the noised original (`schedules.noised`).
+    The kept region then follows alpha(sigma) original + sigma eps exactly, whatever the level and the method,
+    and ends at the original. Start x there from the noised original (`schedules.noised`).
 
     Args:
         sampler: just made, not yet started.

@@ -1,7 +1,8 @@
 """Seeded noise that belongs to the item, not to the batch.
 
-Item i of seed s draws from its own generator, seeded s + i: so it is item 0 of seed s + i, alone or in a batch
-of any size. Drawn on the CPU in float32 and then moved, so that every device starts from the same bits.
+Item i of seed s draws from its own generator, seeded s + i: it is item 0 of seed s + i, alone or in a batch
+of any size. Noise is drawn on the CPU in float32 and then moved, so that every device starts from the same
+bits.
 """
 
 from __future__ import annotations
