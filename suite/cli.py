@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from collections.abc import Generator, Sequence
@@ -64,8 +63,12 @@ def _run(args: list[str]) -> int:
     if command == "bench":
         return import_module("suite.bench").main(rest) or 0
     if command in ("train", "eval"):
-        if not rest or rest[0] in ("-h", "--help") or rest[0] not in media.names():
-            raise ValueError(f"say what to {command}: suite {command} {'|'.join(media.names())} [options]")
+        usage = f"suite {command} {'|'.join(media.names())} [options]; options with --help"
+        if rest[:1] in (["-h"], ["--help"]):
+            print(usage)
+            return 0
+        if not rest or rest[0] not in media.names():
+            raise ValueError(f"say what to {command}: {usage}")
         if command == "train":
             return import_module("suite.train").main(rest[0], rest[1:]) or 0
         return media.find(rest[0]).judge(rest[1:]) or 0
@@ -170,12 +173,15 @@ def _finished(steps: Generator[Progress, None, Result]) -> Result:
 def _writable(path: Path, adapter: Adapter) -> None:
     if path.suffix.lower() not in adapter.suffixes:
         raise ValueError(f"output is {str(path)!r}; its ending must be one of {', '.join(adapter.suffixes)}")
-    if path.is_dir():
-        raise ValueError(f"output is {str(path)!r}, which is a folder; it must name a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"output is {str(path)!r}; there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"output is {str(path)!r}; the folder {path.parent} cannot be written to")
+    try:
+        if path.is_dir():
+            raise ValueError(f"output is {str(path)!r}, which is a folder; it must name a file")
+        if not path.parent.is_dir():
+            raise ValueError(f"output is {str(path)!r}; there is no folder {path.parent}")
+        storage.beside(path).touch()
+        storage.beside(path).unlink()
+    except OSError as error:
+        raise ValueError(f"output is {str(path)!r}, which cannot be written: {error.strerror}") from None
 
 
 def _progress(step: int, steps: int) -> None:

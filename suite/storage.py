@@ -50,18 +50,16 @@ def find(model: str | os.PathLike[str], near: Path | None = None) -> Path:
     """
     name = os.fspath(model)
     for place in (near / name, near.parent / name) if near else ():
-        if (place / CONFIG).is_file():
+        if os.path.isfile(place / CONFIG):
             return place
     if "/" not in name and (found := shipped().get(name)):
         return found
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix == ".safetensors":
+    if os.path.isfile(path / CONFIG) or (os.path.isfile(path) and path.suffix == ".safetensors"):
         return path
-    if (path / CONFIG).is_file():
-        return path
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(f"{path} is no model folder: it has no {CONFIG}")
-    if path.is_file():
+    if os.path.isfile(path):
         raise ModelError(f"{path} is no model; it must be a folder with {CONFIG}, or a .safetensors file")
     known = ", ".join(sorted(shipped())) or "none"
     looked = ", ".join(str(root / name) for root in roots() if "/" not in name) or str(path)
@@ -166,10 +164,15 @@ def save(
     return path
 
 
+def beside(path: Path) -> Path:
+    """Where this process writes what is to take `path`'s place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place at the end, or is removed on failure."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = beside(path)
     try:
         yield part
         os.replace(part, path)

@@ -9,6 +9,8 @@ from suite import storage
 from suite.nn import NETWORKS
 from suite.text import Conditioning
 
+torch.set_num_threads(1)  # the tests' networks are tiny; more threads only wait for each other
+
 UNET = {"type": "unet", "channels": 4, "widths": [16, 32], "blocks": 1, "attention": [False, True]}
 AUTOENCODER = {
     "type": "autoencoder",
@@ -48,7 +50,7 @@ def randomised(network, seed):
 
 
 def write_models(root, text, width):
-    """A diffusion model `image` and its autoencoder `image-vae` under `root`; factor 8, sizes in steps of 16."""
+    """A diffusion model `image` and its autoencoder `image-vae`: factor 8, sizes in steps of 16."""
     unet = {**UNET, "context_width": width}
     first = {"kind": "autoencoder", "network": AUTOENCODER, "scaling_factor": 1.0, "shift_factor": 0.0}
     second = {"kind": "diffusion", "network": unet, "schedule": {"name": "flow"}, "prediction": "flow"}

@@ -84,6 +84,7 @@ REFUSED = {
     "empty prompt": ([""], "prompt is ''; it must say what to draw"),
     "no prompt": ([], "prompt is missing; it must be given"),
     "no picture": (["x", "--init", "text.txt"], "init is 'text.txt'; it must be a picture that can be read"),
+    "long init": (["x", "--init", "x" * 5000], "there is no such file"),
     "no init": (["x", "--init", "gone.png"], "init is 'gone.png'; there is no such file"),
     "mask alone": (["x", "--mask", "text.txt"], "mask is given without init"),
     "device": (["x", "--device", "abacus"], "device is 'abacus'; this machine has"),
@@ -116,6 +117,8 @@ def test_a_bad_request_is_refused_in_one_sentence(draw, capsys, argv, sentence):
         ("a", "its ending must be one of"),
         ("no/such/a.png", "there is no folder no/such"),
         ("folder.png", "is a folder"),
+        ("/proc/a.png", "cannot be written"),
+        ("x" * 300 + ".png", "cannot be written"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_at_once(draw, capsys, monkeypatch, output, sentence):

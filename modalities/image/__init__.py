@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ def _open(name: str, source: Any) -> Image:
         return source
     if not isinstance(source, str):
         raise ValueError(f"{name} is a {type(source).__name__}; it must be a path or a PIL image")
-    if not Path(source).is_file():
+    if not os.path.isfile(source):
         raise ValueError(f"{name} is {source!r}; there is no such file")
     try:
         with Image.open(source) as picture:

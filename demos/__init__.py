@@ -1,0 +1,1 @@
+"""The Gradio app: `app.py` and one file a tab."""

@@ -1,0 +1,40 @@
+"""README's blocks run as printed, on the tiny model in place of the shipped one."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from suite import cli
+
+TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+CONSOLE = re.findall(r"^```console\n(.*?)^```", TEXT, re.M | re.S)
+
+
+@pytest.fixture(autouse=True)
+def shipped(tiny_model, words, monkeypatch, tmp_path):
+    monkeypatch.setattr("suite.storage.roots", lambda: [tiny_model.parent])
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_python_blocks_run(block):
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("block", CONSOLE, ids=range(len(CONSOLE)))
+def test_console_blocks_run(block):
+    for line in block.splitlines():
+        command, *argv = shlex.split(line.removeprefix("$ "))
+        assert command == "suite"
+        assert cli.main(argv) == 0, line
+
+
+def test_every_command_and_option_named_is_one(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["image", "--help"])
+    known = capsys.readouterr().out
+    drawing = " ".join(line for block in CONSOLE for line in block.splitlines() if "suite image" in line)
+    assert all(option in known for option in re.findall(r"--[a-z-]+", drawing))
