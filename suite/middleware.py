@@ -58,6 +58,12 @@ def keep(sampler: Sampler, original: Tensor, mask: Tensor) -> Sampler:
         denoised = original + mask * (denoised - original)
 
 
+def turned(x: Tensor, dims: Sequence[int], turn: int, sign: int = 1) -> Tensor:
+    """Shifts x as `seamless` does in its call number `turn`; sign -1 shifts it back."""
+    shifts = [sign * round((turn + axis) * GOLDEN % 1 * x.shape[dim]) for axis, dim in enumerate(dims)]
+    return torch.roll(x, shifts, tuple(dims))
+
+
 def seamless(sampler: Sampler, dims: Sequence[int]) -> Sampler:
     """Makes the result tile or loop: the network sees it circularly shifted, by another amount in each call.
 
@@ -76,7 +82,6 @@ def seamless(sampler: Sampler, dims: Sequence[int]) -> Sampler:
         except StopIteration as stop:
             result: Tensor = stop.value
             return result
-        shifts = [round((turn + axis) * GOLDEN % 1 * x.shape[dim]) for axis, dim in enumerate(dims)]
-        denoised = yield torch.roll(x, shifts, tuple(dims)), sigma
-        denoised = torch.roll(denoised, [-shift for shift in shifts], tuple(dims))
+        denoised = yield turned(x, dims, turn), sigma
+        denoised = turned(denoised, dims, turn, -1)
         turn += 1

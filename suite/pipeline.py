@@ -185,8 +185,11 @@ class Pipeline:
                     latents: Tensor = finished.value
                     break
                 done, total = number * steps_each + step.index + 1, len(batches) * steps_each
-                seconds, preview = time.monotonic() - started, self._preview(step.denoised)
-                yield Progress(done, total, step.sigma, seconds, step.denoised, preview)
+                denoised = step.denoised
+                if request.loop:
+                    denoised = middleware.turned(denoised, range(2, denoised.dim()), step.index, -1)
+                seconds, preview = time.monotonic() - started, self._preview(denoised)
+                yield Progress(done, total, step.sigma, seconds, denoised, preview)
             decoded = self._decode(latents, request.loop)
             if init is not None and mask is not None:
                 decoded = torch.lerp(init.to(decoded), decoded, mask.to(decoded))
@@ -211,7 +214,7 @@ class Pipeline:
             small = nn.functional.interpolate(mask, shape, mode="area").gt(0).to(x)
             sampler = middleware.keep(sampler, clean, small)
         if request.loop:
-            sampler = middleware.seamless(sampler, tuple(range(2, x.dim())))
+            sampler = middleware.seamless(sampler, range(2, x.dim()))
         return sampler
 
     @torch.no_grad()
