@@ -1,0 +1,84 @@
+"""What training minimises: the autoencoder's reconstruction, and the denoiser's error at random levels of noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from suite.denoiser import Denoiser
+from suite.schedules import noised
+from suite.text import Conditioning
+
+
+def pyramid(x: Tensor, y: Tensor, levels: int = 3) -> Tensor:
+    """Mean absolute difference of x and y, and of their details at each of `levels` halvings of size.
+
+    Args:
+        x: (B, C, *S).
+        y: (B, C, *S).
+        levels: of the Laplacian pyramid; each size of S a multiple of 2^levels.
+
+    Returns: a scalar.
+
+    Source: Bojanowski et al. 2017, arXiv 1707.05776, section 3.2 (Lap1).
+    """
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[x.dim() - 3]
+    rest = x - y
+    total = rest.abs().mean()
+    for _ in range(levels):
+        smaller = pool(rest, 2)
+        total = total + (rest - F.interpolate(smaller, scale_factor=2.0)).abs().mean()
+        rest = smaller
+    return total + rest.abs().mean()
+
+
+def autoencoder_loss(x: Tensor, y: Tensor, mean: Tensor, logvar: Tensor, kl_weight: float) -> Tensor:
+    """Reconstruction of x as y, and the divergence of the latents from a unit Gaussian.
+
+    Args:
+        x: (B, C, *S) in [-1, 1].
+        y: (B, C, *S), its reconstruction.
+        mean: (B, Z, *s), of the latents.
+        logvar: (B, Z, *s), logarithm of their variance.
+        kl_weight: of the divergence, a mean over the latents' elements, in nats.
+
+    Returns: a scalar.
+
+    Source: Kingma and Welling 2013, arXiv 1312.6114, equation 10.
+    """
+    return pyramid(x, y) + kl_weight * 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def draw_levels(denoiser: Denoiser, count: int, generator: torch.Generator) -> Tensor:
+    """Random noise levels to train at: logit-normal on the flow path, uniform in the timestep on the others.
+
+    Returns: (count,) float32.
+
+    Source: Esser et al. 2024, arXiv 2403.03206, section 3.1; Ho et al. 2020, arXiv 2006.11239, algorithm 1.
+    """
+    schedule = denoiser.schedule
+    if schedule.path.name == "flow":
+        return torch.randn(count, generator=generator).sigmoid().clamp(1e-3, 1 - 1e-3)
+    return torch.tensor(schedule.sigmas)[torch.randint(len(schedule.sigmas), (count,), generator=generator)]
+
+
+def denoising_loss(denoiser: Denoiser, x0: Tensor, cond: Conditioning, generator: torch.Generator) -> Tensor:
+    """Squared error of what the network predicts, through its clean estimate: |denoised - x0|^2 / c_out^2.
+
+    Args:
+        denoiser: the network in training.
+        x0: (B, C, *S) float32, unit variance.
+        cond: B rows.
+        generator: of the levels and the noise, on the CPU.
+
+    Returns: (B,), the mean over the elements of each item.
+
+    Source: Karras et al. 2022, arXiv 2206.00364, equation 8; for flow, Lipman et al. 2023, arXiv 2210.02747.
+    """
+    sigma = draw_levels(denoiser, len(x0), generator)
+    eps = torch.randn(x0.shape, generator=generator).to(x0.device)
+    c_out = torch.tensor([denoiser.coefficients(level)[2] for level in sigma.tolist()])
+    sigma, c_out = sigma.to(x0.device), c_out.to(x0.device)
+    denoised = denoiser(noised(denoiser.schedule.path, x0, sigma, eps), sigma, cond)
+    return ((denoised - x0).flatten(1) / c_out[:, None]).square().mean(1)

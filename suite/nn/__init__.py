@@ -1,0 +1,9 @@
+"""The networks, each `Net(**config)` with its `config` kept; they know tensors and nothing else of the suite."""
+
+from torch import nn
+
+from suite.nn.autoencoder import Autoencoder
+from suite.nn.transformer import Transformer
+from suite.nn.unet import UNet
+
+NETWORKS: dict[str, type[nn.Module]] = {"autoencoder": Autoencoder, "transformer": Transformer, "unet": UNet}

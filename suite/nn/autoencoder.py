@@ -1,0 +1,101 @@
+"""A convolutional variational autoencoder: x -> N(mean, exp(logvar)) -> x, `factor` times smaller in each dimension.
+
+Source: Kingma and Welling 2013, arXiv 1312.6114; as the first stage of diffusion, Rombach et al. 2021, arXiv 2112.10752.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suite.nn.layers import conv, norm, zeroed
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, dims: int, width: int) -> None:
+        """Takes the dimensions of space and the number of channels."""
+        super().__init__()
+        self.body = nn.Sequential(norm(width), nn.SiLU(), conv(dims, width, width),
+                                  norm(width), nn.SiLU(), zeroed(conv(dims, width, width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, *S) to the same."""
+        return x + self.body(x)
+
+
+def fold(x: Tensor, patch: int) -> Tensor:
+    """(B, C, *S) to (B, C * patch^d, *S / patch): each patch of space becomes channels."""
+    dims = x.dim() - 2
+    for _ in range(dims):  # each pass moves dimension 2 into the channels and brings the next one to its place
+        x = x.unflatten(2, (-1, patch)).movedim(3, 2).flatten(1, 2).movedim(2, -1)
+    return x
+
+
+def unfold(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `fold`."""
+    dims = x.dim() - 2
+    for _ in range(dims):
+        x = x.movedim(-1, 2).unflatten(1, (-1, patch)).movedim(2, 3).flatten(2, 3)
+    return x
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder with one residual stage a width; the outermost step in size folds patches into channels."""
+
+    def __init__(self, channels: int = 3, latent_channels: int = 16, widths: tuple[int, ...] = (96, 192, 256),
+                 encoder_widths: tuple[int, ...] = (64, 128, 256), blocks: int = 2, patch: int = 4,
+                 dims: int = 2) -> None:
+        """Builds it for `dims`-dimensional signals.
+
+        Args:
+            channels: of the signal.
+            latent_channels: of the latents.
+            widths: of the decoder's stages, finest first.
+            encoder_widths: likewise of the encoder, as many.
+            blocks: residual blocks a stage.
+            patch: size of the outermost patch; the whole factor is patch * 2^(stages - 1).
+            dims: dimensions of space, 1 to 3.
+        """
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "channels": channels, "latent_channels": latent_channels, "widths": list(widths),
+            "encoder_widths": list(encoder_widths), "blocks": blocks, "patch": patch, "dims": dims}
+        self.patch, self.factor, self.latent_channels = patch, patch * 2 ** (len(widths) - 1), latent_channels
+        folded = channels * patch ** dims
+        encoder: list[nn.Module] = [conv(dims, folded, encoder_widths[0])]
+        for i, width in enumerate(encoder_widths):
+            if i:
+                encoder.append(conv(dims, encoder_widths[i - 1], width, stride=2))
+            encoder += [ResidualBlock(dims, width) for _ in range(blocks)]
+        encoder += [norm(encoder_widths[-1]), nn.SiLU(), conv(dims, encoder_widths[-1], 2 * latent_channels)]
+        decoder: list[nn.Module] = [conv(dims, latent_channels, widths[-1])]
+        for i in range(len(widths) - 1, -1, -1):
+            decoder += [ResidualBlock(dims, widths[i]) for _ in range(blocks)]
+            if i:
+                decoder += [nn.Upsample(scale_factor=2), conv(dims, widths[i], widths[i - 1])]
+        decoder += [norm(widths[0]), nn.SiLU(), conv(dims, widths[0], folded)]
+        self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
+        self.register_buffer("preview_weight", torch.zeros(channels, latent_channels))
+        self.register_buffer("preview_bias", torch.zeros(channels))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, channels, *S) to mean and log variance, each (B, latent_channels, *S / factor)."""
+        mean, logvar = self.encoder(fold(x, self.patch)).chunk(2, dim=1)
+        return mean, logvar.clamp(-20, 4)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, latent_channels, *S / factor) to (B, channels, *S)."""
+        return unfold(self.decoder(z), self.patch)
+
+    def preview(self, z: Tensor) -> Tensor:
+        """(B, latent_channels, *S / factor) to a linear estimate (B, channels, *S / factor) of the signal, downsized."""
+        return F.linear(z.movedim(1, -1), self.preview_weight, self.preview_bias).movedim(-1, 1)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, channels, *S) to its reconstruction from a drawn latent, and that latent's mean and log variance."""
+        mean, logvar = self.encode(x)
+        z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        return self.decode(z), mean, logvar
