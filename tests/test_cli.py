@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -197,3 +198,19 @@ def test_the_command_draws_with_the_pretrained_text_encoder(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert restore(tmp_path / "a.png")["prompt"] == "a red apple"
+
+
+@pytest.mark.parametrize(
+    "argv, module, told",
+    [
+        (["train", "image", "--out", "x"], "suite.train", ("image", ["--out", "x"])),
+        (["eval", "image", "--quick"], "modalities.image.judge", (["--quick"],)),
+        (["bench", "--steps", "3"], "suite.bench", (["--steps", "3"],)),
+        (["app", "--port", "1"], "demos.app", (["--port", "1"],)),
+    ],
+)
+def test_what_stands_apart_is_called_with_its_own_options(argv, module, told, monkeypatch):
+    calls = []
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(main=lambda *args: calls.append(args)))
+    assert cli.main(argv) == 0
+    assert calls == [told]
