@@ -1,4 +1,4 @@
-"""What training minimises: the autoencoder's reconstruction, and the denoiser's error at random levels of noise."""
+"""What training minimises: the autoencoder's reconstruction, and the denoiser's error at random levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks, each `Net(**config)` with its `config` kept; they know tensors and nothing else of the suite."""
+"""The networks, each `Net(**config)` with its `config` kept; they know tensors and nothing else of ours."""
 
 from torch import nn
 

@@ -1,6 +1,7 @@
-"""A convolutional variational autoencoder: x -> N(mean, exp(logvar)) -> x, `factor` times smaller in each dimension.
+"""A convolutional variational autoencoder: x -> N(mean, exp(logvar)) -> x, `factor` times smaller a side.
 
-Source: Kingma and Welling 2013, arXiv 1312.6114; as the first stage of diffusion, Rombach et al. 2021, arXiv 2112.10752.
+Source: Kingma and Welling 2013, arXiv 1312.6114; as the first stage of diffusion, Rombach et al. 2021,
+arXiv 2112.10752.
 """
 
 from typing import Any
@@ -23,27 +24,32 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, *S) to the same."""
-        return x + self.body(x)
+        h: Tensor = self.body(x)
+        return x + h
 
 
 def fold(x: Tensor, patch: int) -> Tensor:
     """(B, C, *S) to (B, C * patch^d, *S / patch): each patch of space becomes channels."""
-    dims = x.dim() - 2
-    for _ in range(dims):  # each pass moves dimension 2 into the channels and brings the next one to its place
-        x = x.unflatten(2, (-1, patch)).movedim(3, 2).flatten(1, 2).movedim(2, -1)
+    for _ in x.shape[2:]:  # each pass moves dimension 2 into the channels; the next one takes its place
+        batch, width, size = x.shape[:3]
+        x = x.reshape(batch, width, size // patch, patch, *x.shape[3:])
+        x = x.movedim(3, 2).flatten(1, 2).movedim(2, -1)
     return x
 
 
 def unfold(x: Tensor, patch: int) -> Tensor:
     """The inverse of `fold`."""
-    dims = x.dim() - 2
-    for _ in range(dims):
-        x = x.movedim(-1, 2).unflatten(1, (-1, patch)).movedim(2, 3).flatten(2, 3)
+    for _ in x.shape[2:]:
+        x = x.movedim(-1, 2)
+        x = x.reshape(len(x), x.shape[1] // patch, patch, *x.shape[2:]).movedim(2, 3).flatten(2, 3)
     return x
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder with one residual stage a width; the outermost step in size folds patches into channels."""
+    """Encoder and decoder, one residual stage a width; the outermost change of size folds patches."""
+
+    preview_weight: Tensor
+    preview_bias: Tensor
 
     def __init__(self, channels: int = 3, latent_channels: int = 16, widths: tuple[int, ...] = (96, 192, 256),
                  encoder_widths: tuple[int, ...] = (64, 128, 256), blocks: int = 2, patch: int = 4,
@@ -60,6 +66,9 @@ class Autoencoder(nn.Module):
             dims: dimensions of space, 1 to 3.
         """
         super().__init__()
+        if len(widths) != len(encoder_widths):
+            raise ValueError(f"widths has {len(widths)} stages, encoder_widths {len(encoder_widths)}; "
+                             "there must be as many")
         self.config: dict[str, Any] = {
             "channels": channels, "latent_channels": latent_channels, "widths": list(widths),
             "encoder_widths": list(encoder_widths), "blocks": blocks, "patch": patch, "dims": dims}
@@ -91,11 +100,11 @@ class Autoencoder(nn.Module):
         return unfold(self.decoder(z), self.patch)
 
     def preview(self, z: Tensor) -> Tensor:
-        """(B, latent_channels, *S / factor) to a linear estimate (B, channels, *S / factor) of the signal, downsized."""
+        """(B, latent_channels, *S / factor) to (B, channels, *S / factor), the signal's linear estimate."""
         return F.linear(z.movedim(1, -1), self.preview_weight, self.preview_bias).movedim(-1, 1)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, channels, *S) to its reconstruction from a drawn latent, and that latent's mean and log variance."""
+        """(B, channels, *S) to its reconstruction from drawn latents, and their mean and log variance."""
         mean, logvar = self.encode(x)
         z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator).to(mean)
         return self.decode(z), mean, logvar

@@ -40,7 +40,8 @@ def timestep_features(timestep: Tensor, width: int) -> Tensor:
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; Ho et al. 2020, arXiv 2006.11239, appendix B.
     """
-    frequencies = torch.exp(torch.arange(width // 2, device=timestep.device) * (-math.log(10000) / (width // 2)))
+    steps = torch.arange(width // 2, device=timestep.device)
+    frequencies = torch.exp(steps * (-math.log(10000) / (width // 2)))
     angles = timestep.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -78,8 +79,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """(B, N, width), (B, L, context_width) and its (B, L) bool mask to (B, N, width)."""
+        seen: Tensor = self.kv(x if context is None else context)
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k, v = self.kv(x if context is None else context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        k, v = seen.view(*seen.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = F.layer_norm(q, q.shape[-1:]), F.layer_norm(k, k.shape[-1:])
         attended = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
-        return self.out(attended.transpose(1, 2).flatten(2))
+        gathered: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return gathered

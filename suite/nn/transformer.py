@@ -1,7 +1,7 @@
-"""A diffusion transformer: patches attend to each other and to the text tokens jointly, modulated by the noise level.
+"""A diffusion transformer: patches attend to each other and the text jointly, modulated by the noise level.
 
-Source: Peebles and Xie 2022, arXiv 2212.09748 (adaLN-zero); Esser et al. 2024, arXiv 2403.03206 (joint attention);
-Chen et al. 2023, arXiv 2310.00426 (one modulation shared by all blocks, a learned offset each).
+Source: Peebles and Xie 2022, arXiv 2212.09748 (adaLN-zero); Esser et al. 2024, arXiv 2403.03206 (joint
+attention); Chen et al. 2023, arXiv 2310.00426 (one modulation shared by all blocks, a learned offset each).
 """
 
 from typing import Any
@@ -21,7 +21,8 @@ class Block(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList([nn.LayerNorm(width, elementwise_affine=False) for _ in range(2)])
         self.attention = Attention(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        wide = 4 * width
+        self.mlp = nn.Sequential(nn.Linear(width, wide), nn.GELU(approximate="tanh"), nn.Linear(wide, width))
         nn.init.xavier_uniform_(self.attention.out.weight)  # type: ignore[arg-type]
         self.offset = nn.Parameter(torch.zeros(6, width))
 
@@ -30,14 +31,15 @@ class Block(nn.Module):
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = (modulation + self.offset)[:, :, None].unbind(1)
         h = self.norms[0](x) * (1 + scale_a) + shift_a
         x = x + gate_a * self.attention(h, torch.cat([h, tokens], dim=1), mask)
-        return x + gate_m * self.mlp(self.norms[1](x) * (1 + scale_m) + shift_m)
+        x = x + gate_m * self.mlp(self.norms[1](x) * (1 + scale_m) + shift_m)
+        return x
 
 
 class Transformer(nn.Module):
     """A stack of blocks over the patches of a latent of any number of dimensions."""
 
-    def __init__(self, channels: int = 16, width: int = 384, depth: int = 12, patch: int = 1, context_width: int = 384,
-                 dims: int = 2) -> None:
+    def __init__(self, channels: int = 16, width: int = 384, depth: int = 12, patch: int = 1,
+                 context_width: int = 384, dims: int = 2) -> None:
         """Builds it.
 
         Args:
@@ -62,7 +64,7 @@ class Transformer(nn.Module):
         self.leave = zeroed(nn.Linear(width, channels * patch ** dims))
 
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Predicts in the terms the Denoiser was told; arguments and result as of `suite.nn.unet.UNet.forward`."""
+        """Predicts in the terms the Denoiser was told; arguments and result are `UNet.forward`'s."""
         vector, tokens = self.condition(timestep, context, mask)
         folded = fold(x, self.patch)
         h = self.enter(folded.flatten(2).transpose(1, 2)) + places(folded, self.width)
@@ -76,8 +78,9 @@ class Transformer(nn.Module):
 
 
 def places(x: Tensor, width: int) -> Tensor:
-    """Sinusoidal codes of the positions of `x` (B, C, *S): (N, width), an equal share of features a dimension."""
-    grid = torch.stack(torch.meshgrid(*[torch.arange(s, device=x.device) for s in x.shape[2:]], indexing="ij"))
+    """Sinusoidal codes of the positions of `x` (B, C, *S): (N, width), equal shares for each dimension."""
+    axes = [torch.arange(size, device=x.device) for size in x.shape[2:]]
+    grid = torch.meshgrid(*axes, indexing="ij")
     share = 2 * (width // (2 * len(grid)))
     codes = torch.cat([timestep_features(axis.flatten(), share) for axis in grid], dim=1)
     return nn.functional.pad(codes, (0, width - codes.shape[1])).to(x.dtype)

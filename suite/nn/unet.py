@@ -31,7 +31,8 @@ class Block(nn.Module):
         """(B, width_in, *S) and (B, vector_width) to (B, width, *S)."""
         h = self.norm_out(self.conv_in(F.silu(self.norm_in(x))))
         scale, shift = self.modulation(vector).view(*h.shape[:1], -1, *[1] * (x.dim() - 2)).chunk(2, dim=1)
-        return self.skip(x) + self.conv_out(F.silu(h * (1 + scale) + shift))
+        x = self.skip(x) + self.conv_out(F.silu(h * (1 + scale) + shift))
+        return x
 
 
 class Attend(nn.Module):
@@ -47,7 +48,7 @@ class Attend(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """(B, width, *S), (B, L, context_width), (B, L) bool to (B, width, *S)."""
-        h = x.flatten(2).transpose(1, 2)
+        h: Tensor = x.flatten(2).transpose(1, 2)
         h = h + self.self_attention(self.norms[0](h))
         h = h + self.cross_attention(self.norms[1](h), context, mask)
         h = h + self.mlp(self.norms[2](h))
@@ -139,6 +140,7 @@ class UNet(nn.Module):
         x = fold(x, self.patch)
         x = self.enter(torch.cat([x, *place(x, self.positions)], dim=1))
         skips = [x]
+        stages: Any  # to the type checker, what a ModuleList holds has no length
         for level, stages in enumerate(self.down):
             if level:
                 x = self.smaller[level - 1](x)
@@ -156,7 +158,7 @@ class UNet(nn.Module):
 
 
 def place(x: Tensor, period: int) -> list[Tensor]:
-    """Where each position lies: for each dimension the cosine and sine of half a turn over `period`, (B, 1, *S)."""
+    """Where each position lies: cosine and sine of half a turn over `period` a dimension, each (B, 1, *S)."""
     codes = []
     for dim, size in enumerate(x.shape[2:], start=2):
         shape = [1] * x.dim()

@@ -1,0 +1,185 @@
+"""What every network must hold: shapes, gradients, independence of the items, masks, and its config."""
+
+import pytest
+import torch
+
+from suite import storage
+from suite.nn import NETWORKS
+from suite.nn.autoencoder import fold, unfold
+
+DENOISERS = {
+    "unet": {"channels": 3, "widths": [16, 32], "blocks": 1, "attention": [False, True], "context_width": 8},
+    "unet, patches": {
+        "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8, "patch": 2,
+    },
+    "transformer": {"channels": 3, "width": 24, "depth": 2, "context_width": 8},
+    "transformer, patches": {"channels": 3, "width": 24, "depth": 2, "context_width": 8, "patch": 2},
+}  # fmt: skip
+AUTOENCODER = {
+    "channels": 2,
+    "latent_channels": 4,
+    "widths": [16, 24],
+    "encoder_widths": [16, 16],
+    "blocks": 1,
+}
+DIMS = (1, 2, 3)
+
+
+def made(kind, dims, *, perturbed=True, **changes):
+    """A network whose zero-initialised layers, unless not `perturbed`, do something."""
+    generator = torch.Generator().manual_seed(dims)
+    options = AUTOENCODER if kind == "autoencoder" else DENOISERS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = NETWORKS[kind.split(",")[0]](**{**options, "dims": dims, **changes})
+    if perturbed:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def asked(dims, batch=2, size=8, tokens=5, seed=0):
+    """Latents, timesteps, text and mask: the items differ in each."""
+    generator = torch.Generator().manual_seed(seed)
+    space = (size, *[4] * (dims - 1))
+    x = torch.randn(batch, 3, *space, generator=generator)
+    timestep = torch.linspace(100, 900, batch)
+    context = torch.randn(batch, tokens, 8, generator=generator)
+    mask = torch.arange(tokens) < torch.tensor([3 + i for i in range(batch)])[:, None]
+    return x, timestep, context, mask
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("size", (4, 8))
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_a_denoiser_keeps_the_shape_of_its_latents(kind, size, dims):
+    x, *rest = asked(dims, size=size)
+    network = made(kind, dims)
+    assert not size % network.factor
+    assert network(x, *rest).shape == x.shape
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("size", (8, 16))
+def test_the_autoencoder_s_latents_are_factor_times_smaller(size, dims):
+    network = made("autoencoder", dims, patch=2)
+    assert network.factor == 4
+    x = torch.zeros(2, 2, size, *[8] * (dims - 1))
+    y, mean, logvar = network(x)
+    assert mean.shape == logvar.shape == (2, 4, size // 4, *[2] * (dims - 1))
+    assert y.shape == x.shape
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("kind", [*DENOISERS, "autoencoder"])
+def test_a_gradient_reaches_every_parameter(kind, dims):
+    network = made(kind, dims)
+    generator = torch.Generator().manual_seed(1)
+    if kind == "autoencoder":
+        results = network(torch.randn(2, 2, *[8] * dims, generator=generator), generator)
+    else:
+        results = (network(*asked(dims)),)
+    sum((y * torch.randn(y.shape, generator=generator)).sum() for y in results).backward()
+    still = [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-8
+    ]
+    assert not still
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_a_batch_of_two_is_twice_one(kind, dims):
+    network, told = made(kind, dims), asked(dims)
+    together = network(*told)
+    for i in range(2):
+        alone = network(*[part[i : i + 1] for part in told])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_the_autoencoder_s_batch_of_two_is_twice_one(dims):
+    network = made("autoencoder", dims)
+    x = torch.randn(2, 2, *[8] * dims, generator=torch.Generator().manual_seed(2))
+    mean, _ = network.encode(x)
+    for i in range(2):
+        torch.testing.assert_close(mean[i : i + 1], network.encode(x[i : i + 1])[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network.decode(mean)[i : i + 1], network.decode(mean[i : i + 1]), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_masked_tokens_do_not_matter_and_the_others_do(kind, dims):
+    network, (x, timestep, context, mask) = made(kind, dims), asked(dims)
+    before = network(x, timestep, context, mask)
+    padded = torch.where(mask[..., None], context, 100.0)
+    torch.testing.assert_close(network(x, timestep, padded, mask), before, rtol=1e-4, atol=1e-5)
+    kept = int(mask[0].sum())
+    longest = network(x[:1], timestep[:1], context[:1, :kept], mask[:1, :kept])
+    torch.testing.assert_close(longest, before[:1], rtol=1e-4, atol=1e-5)
+    assert (network(x, timestep, context.flip(-1), mask) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_the_order_of_positions_and_the_noise_level_are_seen(kind):
+    network, (x, timestep, context, mask) = made(kind, 2), asked(2)
+    before = network(x, timestep, context, mask)
+    assert (network(x, timestep + 50, context, mask) - before).abs().max() > 1e-3
+    constant = network(torch.ones_like(x), timestep, context, mask)
+    assert constant.std(dim=(2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_an_untrained_denoiser_predicts_zero(kind):
+    assert not made(kind, 2, perturbed=False)(*asked(2)).any()
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("kind", [*DENOISERS, "autoencoder"])
+def test_a_network_comes_back_from_its_folder(kind, dims, tmp_path):
+    network = made(kind, dims)
+    settings = {"network": {"type": kind.split(",")[0], **network.config}}
+    again, read = storage.load(storage.save(tmp_path / "model", network, settings))
+    assert again.config == network.config == {k: v for k, v in read["network"].items() if k != "type"}
+    told = (torch.ones(1, 2, *[8] * dims),) if kind == "autoencoder" else asked(dims)
+    call = network.encode if kind == "autoencoder" else network
+    assert torch.equal((again.encode if kind == "autoencoder" else again)(*told)[0], call(*told)[0])
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_fold_moves_each_patch_into_channels_and_unfold_back(dims):
+    x = torch.arange(2 * 3 * 4**dims).view(2, 3, *[4] * dims)
+    folded = fold(x, 2)
+    assert folded.shape == (2, 3 * 2**dims, *[2] * dims)
+    first = x[(slice(None), slice(None), *[slice(0, 2)] * dims)]  # the patch at the origin
+    corner = folded[(slice(None), slice(None), *[0] * dims)]
+    assert torch.equal(corner.sort(1).values, first.flatten(1).sort(1).values)
+    assert torch.equal(unfold(folded, 2), x)
+    assert torch.equal(fold(x, 1), x)
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_the_preview_is_the_linear_map_it_stores(dims):
+    network = made("autoencoder", dims)
+    z = torch.randn(2, 4, *[3] * dims, generator=torch.Generator().manual_seed(3))
+    assert not network.preview(z).any()  # until training sets the map
+    network.preview_weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 2, 0]]))
+    network.preview_bias.copy_(torch.tensor([0.0, 0.5]))
+    assert torch.equal(network.preview(z), torch.stack([z[:, 0], 2 * z[:, 2] + 0.5], dim=1))
+
+
+def test_a_drawn_latent_has_the_variance_that_was_encoded():
+    network = made("autoencoder", 1)
+    x = torch.ones(4000, 2, 8)
+    drawn = []
+    network.decode = lambda z: drawn.append(z) or x
+    _, mean, logvar = network(x, torch.Generator().manual_seed(0))
+    spread = (drawn[0] - mean).var(0) / logvar[0].exp()
+    assert spread.sub(1).abs().max() < 0.15
+
+
+def test_an_autoencoder_of_unequal_stages_is_refused():
+    with pytest.raises(ValueError, match="widths has 2 stages, encoder_widths 1"):
+        made("autoencoder", 2, encoder_widths=[16])
