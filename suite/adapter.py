@@ -5,7 +5,7 @@ A third party adds a medium by installing a package with such an entry point. Im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,6 +59,20 @@ class Adapter(Protocol):
 
     def restore(self, path: Path) -> dict[str, Any]:
         """The settings in a saved file; ValueError if it carries none."""
+
+    def examples(self, data: Path, seed: int, options: Mapping[str, Any]) -> Callable[[int], tuple[Any, str]]:
+        """Training examples by number: the signal (C, *S) and its caption.
+
+        The signal is float in [-1, 1], or uint8 for 255 steps of it.
+
+        Args:
+            data: the folder of the packs, or with media files and metadata.jsonl.
+            seed: of what is composed.
+            options: `[data]` of the recipe.
+        """
+
+    def sheet(self, items: Sequence[Any], path: Path) -> None:
+        """Writes one PNG that shows the items beside each other."""
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs the medium's evaluation command."""

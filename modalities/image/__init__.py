@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from modalities.image.compose import Drawing
     from suite.pipeline import Pipeline
 
 __all__ = ["ImageRequest", "adapter", "load", "restore"]
@@ -97,6 +99,24 @@ class ImageAdapter:
     def restore(self, path: Path) -> dict[str, Any]:
         """The settings a picture of ours carries."""
         return restore(path)
+
+    def examples(self, data: Path, seed: int, options: Mapping[str, Any]) -> Drawing:
+        """Training pictures by number: composed from the packs in `data`, or those of an imagefolder."""
+        from modalities.image.compose import Drawing
+
+        told = {name: options[name] for name in ("size", "subgroups") if name in options}
+        return Drawing(data, seed, **told)
+
+    def sheet(self, items: Sequence[Image], path: Path) -> None:
+        """Writes the pictures side by side, as near a square as they go."""
+        from PIL import Image
+
+        columns = math.ceil(len(items) ** 0.5)
+        width, height = items[0].size
+        sheet = Image.new("RGB", (columns * width, math.ceil(len(items) / columns) * height), "white")
+        for i, item in enumerate(items):
+            sheet.paste(item, (i % columns * width, i // columns * height))
+        sheet.save(path)
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs `suite eval image`."""

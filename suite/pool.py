@@ -1,0 +1,133 @@
+"""The training pool: a medium's captioned examples, drawn once, encoded, and kept on disk in parts.
+
+It holds signals for an autoencoder, or latents and text features for a denoiser. Drawing it can be stopped at
+any moment and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suite import storage
+from suite.latent import Latent
+from suite.text import Conditioning, TextEncoder
+
+Draw = Callable[[int], tuple[np.ndarray[Any, Any], str]]
+TOKENS = 48  # text tokens kept of a training caption; ours have fewer
+CHUNK = 64  # examples drawn between two notes of progress
+
+
+class Examples(torch.utils.data.Dataset[tuple[Tensor, str]]):
+    """A medium's examples from `start` to `count`, by number, for worker processes to draw."""
+
+    def __init__(self, draw: Draw, start: int, count: int) -> None:
+        """Takes the medium's function from number to (signal, caption)."""
+        self.draw, self.start, self.count = draw, start, count
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.count - self.start
+
+    def __getitem__(self, number: int) -> tuple[Tensor, str]:
+        """The signal (C, *S), float in [-1, 1] or uint8 for its 255 steps, and the caption."""
+        signal, caption = self.draw(self.start + number)
+        return torch.from_numpy(signal), caption
+
+
+@dataclass
+class Pool:
+    """Examples in memory: signals or latents (N, C, *S), and the captions' features one after the other."""
+
+    signals: np.ndarray[Any, Any]
+    tokens: np.ndarray[Any, Any] | None = None
+    ends: np.ndarray[Any, Any] | None = None
+
+    def signal(self, rows: Any) -> Tensor:
+        """The signals of these rows, (B, C, *S) float32."""
+        return as_float(torch.from_numpy(self.signals[rows]))
+
+    def text(self, rows: Sequence[int]) -> Conditioning:
+        """The text features of these rows."""
+        assert self.tokens is not None and self.ends is not None
+        spans = [self.tokens[self.ends[row - 1] if row else 0 : self.ends[row]] for row in rows]
+        tokens = torch.zeros(len(rows), max(map(len, spans)), self.tokens.shape[1])
+        mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        for i, span in enumerate(spans):
+            tokens[i, : len(span)], mask[i, : len(span)] = torch.from_numpy(span.astype(np.float32)), True
+        return Conditioning(tokens, mask)
+
+
+def as_float(signal: Tensor) -> Tensor:
+    """A stored signal as float32: uint8 is [-1, 1] in 255 steps."""
+    return signal.float() / 127.5 - 1 if signal.dtype == torch.uint8 else signal.float()
+
+
+def prepare(
+    recipe: dict[str, Any],
+    draw: Draw,
+    folder: Path,
+    latent: Latent | None = None,
+    text: TextEncoder | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[int]:
+    """Draws the pool, or goes on where it was left.
+
+    Args:
+        recipe: `[data]` says `pool`, its size, and `workers`, how many processes draw.
+        draw: number to (signal, caption).
+        folder: where the pool lies.
+        latent: encodes the signals; None stores them as they are.
+        text: encodes the captions; None leaves them out.
+        device: where `latent` is.
+
+    Yields: how many are drawn.
+    """
+    count, note = int(recipe["data"]["pool"]), folder / "pool.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = json.loads(note.read_text()) if note.is_file() else {"count": 0, "data": recipe["data"]}
+    if made["data"] != recipe["data"]:
+        raise ValueError(
+            f"{folder} holds a pool of other data than the recipe's; remove it or choose another --out"
+        )
+    start = made["count"]
+    loader = (
+        torch.utils.data.DataLoader(
+            Examples(draw, start, count), CHUNK, num_workers=recipe["data"].get("workers", 1)
+        )
+        if start < count
+        else ()
+    )
+    for signals, captions in loader:
+        stored = signals if latent is None else latent.encode(as_float(signals).to(device)).half().cpu()
+        part: dict[str, Any] = {"signals": stored.numpy(), "captions": np.array(captions)}
+        if text is not None:
+            cond = text.encode(captions).to("cpu")
+            rows = [
+                tokens[mask][:TOKENS].half().numpy()
+                for tokens, mask in zip(cond.tokens, cond.mask, strict=True)
+            ]
+            part |= {"tokens": np.concatenate(rows), "lengths": np.array([len(row) for row in rows])}
+        with storage.replacing(folder / f"part-{start:08d}.npz") as beside, beside.open("wb") as file:
+            np.savez(file, **part)
+        start += len(captions)
+        with storage.replacing(note) as beside:
+            beside.write_text(json.dumps({"count": start, "data": recipe["data"]}))
+        yield start
+
+
+def read_pool(folder: Path) -> Pool:
+    """The pool that `prepare` drew."""
+    parts = [np.load(path) for path in sorted(folder.glob("part-*.npz"))]
+    signals = np.concatenate([part["signals"] for part in parts])
+    if "tokens" not in parts[0]:
+        return Pool(signals)
+    ends = np.cumsum(np.concatenate([part["lengths"] for part in parts]))
+    return Pool(signals, np.concatenate([part["tokens"] for part in parts]), ends)

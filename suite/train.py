@@ -1,0 +1,396 @@
+"""Training for every medium: a recipe and captioned examples become a model folder.
+
+A recipe (TOML) says what to train: an autoencoder, or a denoiser on the latents of one. The examples are drawn
+once into a pool on disk, from which every step draws by its own number; so a run that was killed goes on from
+its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite import adapter as adapters
+from suite import storage
+from suite.adapter import Adapter
+from suite.denoiser import Denoiser
+from suite.latent import AutoencoderLatent, IdentityLatent, Latent
+from suite.loss import autoencoder_loss, denoising_loss
+from suite.nn import NETWORKS
+from suite.pipeline import Pipeline
+from suite.pool import Pool, prepare, read_pool
+from suite.schedules import make
+from suite.text import Conditioning, TextEncoder
+from suite.text import load as load_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Recipe = dict[str, Any]
+KINDS = ("autoencoder", "diffusion")
+DESCRIBES = ("latent", "text", "schedule", "prediction", "defaults")  # what a recipe hands on to config.json
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from its file; ValueError, in one sentence, if it cannot be one."""
+    try:
+        recipe = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"recipe {path} cannot be read: {error}") from None
+    if recipe.get("kind") not in KINDS or not {"data", "network", "train"} <= recipe.keys():
+        raise ValueError(
+            f"recipe {path} must have kind ({' or '.join(KINDS)}), [data], [network] and [train]"
+        )
+    return recipe
+
+
+class State:
+    """What a checkpoint holds: the network, its running mean, the optimiser and the number of steps done."""
+
+    def __init__(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Takes the network and optimiser in training; the running mean starts as a copy."""
+        self.network, self.optimiser, self.step = network, optimiser, 0
+        self.mean = {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Moves the running mean; its early steps count less, so that the start is forgotten."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.network.named_parameters():
+            self.mean[name].lerp_(parameter, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Writes everything to one safetensors file, whole or not at all."""
+        from safetensors.torch import save_file
+
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"mean.{k}": v for k, v in self.mean.items()}
+        for index, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
+        with storage.replacing(path) as beside:
+            save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+                beside,
+                metadata={"step": str(self.step)},
+            )
+
+    def load(self, path: Path) -> None:
+        """Takes everything back from `save`."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            self.step = int(file.metadata()["step"])
+        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+        for name, mean in self.mean.items():
+            mean.copy_(tensors[f"mean.{name}"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, index, slot = key.split(".")
+                like = parameters[int(index)]  # a fused step reads moments in the memory order of the parameter
+                kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                slots.setdefault(int(index), {})[slot] = kept
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": slots})
+
+    def averaged(self) -> nn.Module:
+        """A copy of the network with the running mean as weights, to be used and not trained."""
+        copy: nn.Module = type(self.network)(**self.network.config)  # type: ignore[arg-type]
+        copy.load_state_dict({**self.network.state_dict(), **self.mean})
+        return copy.to(next(self.network.parameters()).device).eval().requires_grad_(False)
+
+
+def rate(step: int, train: Mapping[str, Any]) -> float:
+    """The learning rate: a linear rise over `warmup` steps, then half a cosine down to 3% at the last."""
+    progress = min(1.0, step / train["steps"])
+    fall: float = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress))
+    rise = min(1.0, (step + 1) / train.get("warmup", 100))
+    return float(train["learning_rate"] * rise * fall)
+
+
+def crops(x: Tensor, size: int, generator: np.random.Generator) -> Tensor:
+    """A random piece of each signal, `size` in each dimension of space, half of them mirrored in the last."""
+    pieces = []
+    for one in x:
+        for dim in range(1, one.dim()):
+            one = one.narrow(dim, int(generator.integers(0, one.shape[dim] - size + 1)), size)
+        pieces.append(one.flip(-1) if generator.integers(2) else one)
+    return torch.stack(pieces)
+
+
+def train(
+    recipe: Recipe, pool: Pool, out: Path, empty: Conditioning | None = None, accelerator: Any = None
+) -> Iterator[tuple[State, float]]:
+    """The training loop; what to do with each step is the caller's.
+
+    Args:
+        recipe: as `read_recipe` gives it; of kind autoencoder or diffusion.
+        pool: the examples.
+        out: where `checkpoint.safetensors` is looked for and, every `save_every` steps, written.
+        empty: features of the empty prompt, which takes the place of a share `drop` of the captions.
+        accelerator: accelerate's, for precision, devices and several processes; one is made if None.
+
+    Yields: the state after each step, and its loss.
+    """
+    from accelerate import Accelerator
+
+    told, seed = recipe["train"], int(recipe.get("seed", 0))
+    accelerator = accelerator or Accelerator(mixed_precision=told.get("precision", "no"))
+    options = {key: value for key, value in recipe["network"].items() if key != "type"}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = NETWORKS[recipe["network"]["type"]](**options)
+    if accelerator.device.type == "cpu" and options.get("dims", 2) == 2:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    )
+    wrapped, optimiser = accelerator.prepare(network, optimiser)
+    state, checkpoint = (
+        State(network, getattr(optimiser, "optimizer", optimiser)),
+        out / "checkpoint.safetensors",
+    )
+    if checkpoint.is_file():
+        state.load(checkpoint)
+    denoiser = None
+    if recipe["kind"] == "diffusion":
+        denoiser = Denoiser(wrapped, make(**recipe["schedule"]), recipe["prediction"])
+    micro = int(told.get("accumulate", 1))
+    while state.step < told["steps"]:
+        for group in optimiser.param_groups:
+            group["lr"] = rate(state.step, told)
+        total = 0.0
+        for part in range(micro):
+            number = (seed, state.step, part, accelerator.process_index)
+            rows_from = np.random.default_rng(number)
+            noise = torch.Generator().manual_seed(int(np.random.SeedSequence(number).generate_state(1)[0]))
+            rows = rows_from.integers(0, len(pool.signals), told["batch"])
+            last = part == micro - 1
+            with nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
+                x = pool.signal(rows)
+                if denoiser is None:
+                    x = crops(x, told["crop"], rows_from) if told.get("crop") else x
+                    x = x.to(
+                        accelerator.device,
+                        memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format,
+                    )
+                    y, mean, logvar = wrapped(x, noise)
+                    loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
+                else:
+                    cond = pool.text(rows)
+                    if empty is not None and told.get("drop", 0.1):
+                        keep = rows_from.random(len(rows)) >= told.get("drop", 0.1)
+                        both = Conditioning.cat([cond, empty])
+                        cond = both.select([i if kept else len(rows) for i, kept in enumerate(keep)])
+                    loss = denoising_loss(
+                        denoiser, x.to(accelerator.device), cond.to(accelerator.device), noise
+                    ).mean()
+            accelerator.backward(loss / micro)
+            total += loss.item() / micro
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"the loss is {total} at step {state.step}; lower learning_rate or resume from {checkpoint}"
+            )
+        accelerator.clip_grad_norm_(network.parameters(), told.get("clip", 1.0))
+        optimiser.step()
+        optimiser.zero_grad()
+        state.step += 1
+        state.average(told.get("ema", 0.999))
+        if accelerator.is_main_process and (
+            state.step % told.get("save_every", 250) == 0 or state.step == told["steps"]
+        ):
+            state.save(checkpoint)
+        yield state, total
+
+
+@torch.no_grad()
+def finished_autoencoder(module: Any, pool: Pool, count: int = 256) -> dict[str, float]:
+    """Fits the preview to the pool by least squares and measures the latents.
+
+    Args:
+        module: the autoencoder; its preview buffers are set.
+        pool: signals.
+        count: how many of them to measure on.
+
+    Returns: `scaling_factor`, `shift_factor` and the reconstruction's `psnr` in dB.
+    """
+    device = next(module.parameters()).device
+    wanted, latents, error = [], [], 0.0
+    for start in range(0, min(count, len(pool.signals)), 16):
+        x = pool.signal(slice(start, start + 16)).to(device)
+        z, _ = module.encode(x)
+        error += (module.decode(z).clamp(-1, 1) - x).square().mean(tuple(range(1, x.dim()))).sum().item()
+        wanted.append(nn.functional.interpolate(x, z.shape[2:], mode="area"))
+        latents.append(z)
+    flat = [torch.cat(part).movedim(1, -1).flatten(0, -2) for part in (latents, wanted)]
+    ones = torch.cat([flat[0], flat[0].new_ones(len(flat[0]), 1)], dim=1)
+    solution = torch.linalg.lstsq(ones.double().cpu(), flat[1].double().cpu()).solution.to(flat[0])
+    module.preview_weight.copy_(solution[:-1].T)
+    module.preview_bias.copy_(solution[-1])
+    items = sum(map(len, latents))
+    return {
+        "scaling_factor": 1 / flat[0].std().item(),
+        "shift_factor": flat[0].mean().item(),
+        "psnr": round(10 * math.log10(4 * items / error), 2),
+    }
+
+
+def run(
+    adapter: Adapter,
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    near: Path | None = None,
+    say: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """Everything from data to a model folder: pool, training, sheets of samples, weights.
+
+    Args:
+        adapter: the medium.
+        recipe: what to train.
+        data: the folder of the packs, or a folder with metadata.jsonl.
+        out: becomes the model folder; also holds the pool, the checkpoint, log.jsonl and sheet.png.
+        near: the folder in which the recipe's autoencoder is looked for first.
+        say: is told of progress.
+
+    Returns: `out`.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision=recipe["train"].get("precision", "no"))
+    diffusion, device = recipe["kind"] == "diffusion", accelerator.device
+    latent: Latent = IdentityLatent()
+    if diffusion and recipe.get("latent"):
+        module, scales = storage.load(storage.find(recipe["latent"], near=near or out), device=device)
+        latent = AutoencoderLatent(module, scales["scaling_factor"], scales["shift_factor"])
+    text = load_text(recipe["text"]["name"], recipe["text"].get("limit")) if diffusion else None
+    if accelerator.is_main_process:
+        draw = adapter.examples(data, int(recipe.get("seed", 0)), recipe["data"])
+        for drawn in prepare(recipe, draw, out / "pool", latent if diffusion else None, text, device):
+            say(f"examples {drawn}/{recipe['data']['pool']}")
+    accelerator.wait_for_everyone()
+    pool = read_pool(out / "pool")
+    empty = text.encode([""]) if text else None
+    since, log, smooth = time.monotonic(), out / "log.jsonl", None
+    for state, loss in train(recipe, pool, out, empty, accelerator):
+        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+        if not accelerator.is_main_process:
+            continue
+        if state.step % 50 == 0 or state.step == recipe["train"]["steps"]:
+            seconds, since = time.monotonic() - since, time.monotonic()
+            say(f"step {state.step}/{recipe['train']['steps']} loss {smooth:.4f} ({seconds:.1f} s)")
+            with log.open("a") as file:
+                file.write(
+                    json.dumps({"step": state.step, "loss": round(smooth, 5), "seconds": round(seconds, 1)})
+                    + "\n"
+                )
+        if (
+            state.step % recipe["train"].get("sheet_every", 1000) == 0
+            or state.step == recipe["train"]["steps"]
+        ):
+            write(state, recipe, adapter, pool, latent, text, out)
+    return out
+
+
+def write(
+    state: State,
+    recipe: Recipe,
+    adapter: Adapter,
+    pool: Pool,
+    latent: Latent,
+    text: TextEncoder | None,
+    out: Path,
+) -> None:
+    """Writes the running mean as a model folder in fp16, and a sheet of what it does now."""
+    module: Any = state.averaged()
+    settings: dict[str, Any] = {
+        "modality": recipe["modality"],
+        "kind": recipe["kind"],
+        "network": {"type": recipe["network"]["type"], **module.config},
+    }
+    if text is None:
+        settings |= finished_autoencoder(module, pool)
+        x = pool.signal(slice(0, 8)).to(next(module.parameters()).device)
+        with torch.no_grad():
+            signals = torch.cat([x, module.decode(module.encode(x)[0])]).cpu()
+        items = adapter.finish(signals)
+    else:
+        settings |= {key: recipe[key] for key in DESCRIBES if key in recipe}
+        settings["text"] = {**recipe["text"], "width": text.width}
+        device = next(module.parameters()).device
+        pipe = Pipeline(
+            module,
+            make(**recipe["schedule"]),
+            recipe["prediction"],
+            text,
+            latent,
+            adapter,
+            defaults=recipe.get("defaults"),
+            device=device,
+        )
+        items = [item for prompt in recipe.get("prompts", []) for item in pipe(prompt, seed=0).items]
+    storage.save(out, module, settings, torch.float16)
+    if items:
+        adapter.sheet(items, out / "sheet.png")
+
+
+def main(modality: str, argv: Sequence[str]) -> int:
+    """Runs `suite train MODALITY`."""
+    adapter = adapters.find(modality)
+    parser = argparse.ArgumentParser(
+        prog=f"suite train {modality}",
+        description="Trains a model from a recipe. The same command goes on with a run that was stopped.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of the unpacked packs, or with media files and metadata.jsonl",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the model, its pool and checkpoint"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, help=f"recipe.toml; default: that of the shipped model {modality!r}"
+    )
+    parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument("--batch", type=int, help="instead of the recipe's")
+    told = parser.parse_args(argv)
+    path = told.recipe or storage.find(modality) / "recipe.toml"
+    recipe = read_recipe(path)
+    if recipe.get("modality") != modality:
+        raise ValueError(f"recipe {path} is for {recipe.get('modality')!r}; this command trains {modality!r}")
+    for name in ("steps", "batch"):
+        if getattr(told, name) is not None:
+            if getattr(told, name) < 1:
+                raise ValueError(f"{name} is {getattr(told, name)}; it must be at least 1")
+            recipe["train"][name] = getattr(told, name)
+    if not told.data.is_dir():
+        raise ValueError(f"data is {str(told.data)!r}; it must be a folder")
+    told.out.mkdir(parents=True, exist_ok=True)
+    run(
+        adapter,
+        recipe,
+        told.data,
+        told.out,
+        path.parent,
+        lambda line: sys.stderr.write(line + "\n"),
+    )
+    if path.resolve() != (told.out / "recipe.toml").resolve():
+        shutil.copy(path, told.out / "recipe.toml")
+    return 0

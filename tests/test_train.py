@@ -1,0 +1,210 @@
+"""Training resumes exactly, learns, runs in several processes and gives a folder that draws."""
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modalities import image
+from suite import storage, train
+from suite.latent import IdentityLatent
+from suite.pool import Pool, prepare, read_pool
+
+AUTOENCODER = """
+modality = "image"
+kind = "autoencoder"
+[data]
+size = 32
+pool = 12
+workers = 0
+[network]
+type = "autoencoder"
+latent_channels = 4
+widths = [16, 16]
+encoder_widths = [16, 16]
+blocks = 1
+[train]
+steps = 6
+batch = 4
+crop = 16
+learning_rate = 2e-3
+warmup = 2
+kl_weight = 1e-4
+save_every = 2
+"""
+DIFFUSION = """
+modality = "image"
+kind = "diffusion"
+latent = "image-vae"
+prediction = "flow"
+prompts = ["a red disc"]
+[schedule]
+name = "flow"
+[text]
+name = "words"
+[defaults]
+width = 64
+height = 64
+num_inference_steps = 2
+[data]
+size = 64
+pool = 12
+workers = 0
+[network]
+type = "unet"
+channels = 4
+widths = [16, 32]
+blocks = 1
+attention = [false, true]
+context_width = 8
+[train]
+steps = 6
+batch = 4
+learning_rate = 2e-3
+save_every = 2
+"""
+FLAT = np.linspace(-0.8, 0.8, 12, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 32, 32), np.float32)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """An imagefolder of twelve plain pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    lines = []
+    for i in range(12):
+        Image.new("RGB", (40, 50), (20 * i, 255 - 20 * i, 90)).save(folder / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"shade {i}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    """The two recipes as files."""
+    for name, text in (("vae.toml", AUTOENCODER), ("image.toml", DIFFUSION)):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def pool_of(count=12):
+    generator = torch.Generator().manual_seed(0)
+    return Pool(torch.randn(count, 3, 32, 32, generator=generator).clamp(-1, 1).numpy())
+
+
+def weights_after(recipe, pool, out, stops):
+    """Trains in as many runs as there are stops, each cut off once that many steps are done."""
+    out.mkdir()
+    for stop in stops:
+        with closing(train.train(recipe, pool, out)) as steps:
+            for state, _ in steps:
+                if state.step == stop:
+                    break
+    return state
+
+
+@pytest.mark.parametrize("stops", [(5, 6), (1, 3, 6)])
+def test_a_killed_run_goes_on_to_the_very_same_weights(recipes, tmp_path, stops):
+    recipe, pool = train.read_recipe(recipes / "vae.toml"), pool_of()
+    whole = weights_after(recipe, pool, tmp_path / "whole", (6,))
+    killed = weights_after(recipe, pool, tmp_path / "killed", stops)
+    for (name, a), b in zip(whole.network.named_parameters(), killed.network.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert torch.equal(whole.mean[name], killed.mean[name]), name
+
+
+def test_a_handful_of_pictures_is_learned(recipes, tmp_path):
+    recipe = train.read_recipe(recipes / "vae.toml")
+    recipe["train"] |= {"steps": 60, "crop": 32, "save_every": 60}
+    losses = [loss for _, loss in train.train(recipe, Pool(FLAT), tmp_path)]
+    assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:5])
+
+
+def test_accumulated_parts_weigh_as_one_batch(recipes, tmp_path):
+    recipe, pool = train.read_recipe(recipes / "vae.toml"), pool_of(1)
+    recipe["train"] |= {"steps": 1, "crop": 0, "batch": 2, "kl_weight": 0.0}
+    losses = []
+    for accumulate in (1, 2):
+        recipe["train"]["accumulate"] = accumulate
+        out = tmp_path / str(accumulate)
+        out.mkdir()
+        losses.append(next(train.train(recipe, pool, out))[1])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # one picture: only the latent's noise differs
+
+
+def test_training_on_an_imagefolder_gives_a_model_that_draws(
+    recipes, pictures, tmp_path, words, monkeypatch
+):
+    monkeypatch.setattr("suite.train.load_text", lambda name, limit=None: words)
+    for recipe, name in (("vae.toml", "image-vae"), ("image.toml", "mine")):
+        told = ["--data", str(pictures), "--recipe", str(recipes / recipe), "--out", str(tmp_path / name)]
+        assert train.main("image", told) == 0
+        assert (tmp_path / name / "recipe.toml").is_file() and (tmp_path / name / "sheet.png").is_file()
+    told = storage.config(tmp_path / "image-vae")
+    module, _ = storage.load(tmp_path / "image-vae")
+    latents = module.encode(read_pool(tmp_path / "image-vae/pool").signal(slice(0, 12)))[0]
+    assert latents.std().item() * told["scaling_factor"] == pytest.approx(1, rel=0.02)
+    assert image.load(tmp_path / "mine")("shade 3", num_inference_steps=2).images[0].size == (64, 64)
+
+
+def test_no_linear_preview_is_nearer_to_the_pool(recipes, tmp_path):
+    recipe = train.read_recipe(recipes / "vae.toml")
+    state, _ = next(train.train(recipe, Pool(FLAT), tmp_path))
+    module = state.averaged()
+    train.finished_autoencoder(module, Pool(FLAT))
+    x = torch.from_numpy(FLAT)
+    small = torch.nn.functional.interpolate(x, (4, 4), mode="area")
+    latents = module.encode(x)[0]
+    rest = module.preview(latents) - small  # of a least-squares fit: without mean, orthogonal to what it saw
+    assert rest.mean((0, 2, 3)).abs().max() < 1e-5
+    assert torch.einsum("bchw,bzhw->cz", rest, latents).abs().max() < 1e-2 * latents.abs().sum((0, 2, 3)).max()
+
+
+def test_a_pool_goes_on_where_it_was_left(tmp_path, words):
+    drawn = []
+
+    def draw(number):
+        drawn.append(number)
+        return np.full((3, 8, 8), number, np.float32), f"number {number}"
+
+    recipe = {"data": {"pool": 150, "workers": 0}}
+    with closing(prepare(recipe, draw, tmp_path, IdentityLatent(), words)) as parts:
+        assert next(parts) == 64
+    assert list(prepare(recipe, draw, tmp_path, IdentityLatent(), words))[-1] == 150
+    pool = read_pool(tmp_path)
+    assert pool.signal([0, 70, 149])[:, 0, 0, 0].tolist() == [0, 70, 149]
+    alone = words.encode(["number 70"])
+    cond = pool.text([70, 3])
+    assert torch.allclose(cond.select([0]).tokens, alone.tokens, atol=1e-3)
+    assert drawn.count(149) == 1
+    with pytest.raises(ValueError, match="other data"):
+        next(prepare({"data": {"pool": 160, "workers": 0}}, draw, tmp_path, IdentityLatent(), words))
+
+
+def test_two_processes_train_together(recipes, pictures, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+               "-m", "suite.cli", "train", "image", "--data", str(pictures),
+               "--recipe", str(recipes / "vae.toml"), "--out", str(tmp_path / "out")]  # fmt: skip
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr[-2000:]
+    assert "step 6/6" in told.stderr
+    storage.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("kind", "sort"), "must have kind"),
+        (("[train]", "[gain]"), "must have kind"),
+        (("= 32", "= = 32"), "cannot be read"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_a_sentence(recipes, change, sentence):
+    (recipes / "vae.toml").write_text(AUTOENCODER.replace(*change))
+    with pytest.raises(ValueError, match=sentence):
+        train.read_recipe(recipes / "vae.toml")
