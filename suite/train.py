@@ -1,8 +1,8 @@
 """Training for every medium: a recipe and captioned examples become a model folder.
 
 A recipe (TOML) says what to train: an autoencoder, or a denoiser on the latents of one. The examples are drawn
-once into a pool on disk, from which every step draws by its own number; so a run that was killed goes on from
-its last checkpoint to the same weights.
+once into a pool on disk, from which every step draws by its own number; so a run that was killed goes on
+from its last checkpoint to the same weights.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class State:
         for key, value in tensors.items():
             if key.startswith("optimiser."):
                 _, index, slot = key.split(".")
-                like = parameters[int(index)]  # a fused step reads moments in the memory order of the parameter
+                like = parameters[int(index)]  # a fused step reads moments in its memory order
                 kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
                 slots.setdefault(int(index), {})[slot] = kept
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": slots})
