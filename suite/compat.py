@@ -1,23 +1,30 @@
 """Our samplers inside diffusers pipelines, and diffusers pipelines behind our interface.
 
 `pipe.scheduler = SamplerScheduler.replacing(pipe.scheduler)` lands on the same levels with the same method,
-run by our sampler; `sampler=` and `spacing=` choose another. diffusers is imported when one is made, not before.
+run by our sampler; `sampler=` and `spacing=` choose another. `pipeline(pipe)` makes our Pipeline of its
+parts. diffusers is imported when one is made, not before.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from suite.adapter import Adapter, find
 from suite.denoiser import Denoiser
 from suite.paths import FLOW, VE
 from suite.samplers import Sampler, make
 from suite.schedules import Schedule, indices, levels, shifted
 from suite.schedules import flow as flow_schedule
+from suite.text import Conditioning
+
+if TYPE_CHECKING:
+    from suite.pipeline import Pipeline
+    from suite.text import TextEncoder
 
 Grid = Callable[[int, float | None], tuple[list[float], list[float] | None]]
 Custom = Callable[[Tensor, Sequence[float]], Sampler]
@@ -38,6 +45,7 @@ _METHODS = {
     "FlowMatchEulerDiscreteScheduler": "euler",
     "FlowMatchHeunDiscreteScheduler": "heun",
 }
+_CURVED = ("karras", "exponential", "beta")
 _DDPM = ("DDIMScheduler", "DDPMScheduler")
 _DPM = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler")
 _OFFERED: dict[str, tuple[Any, ...]] = {  # other values of these settings have no counterpart here
@@ -142,6 +150,11 @@ class SamplerScheduler:
             method = "lcm"
 
         on_flow = kind.startswith("FlowMatch") or bool(config.get("use_flow_sigmas"))
+        curved = any(config.get(f"use_{name}_sigmas") for name in _CURVED)
+        if on_flow and curved and kind in _DPM and spacing is None:
+            raise ValueError(
+                f"{kind} mixes flow sigmas with another spacing, which ours does not; choose spacing="
+            )
         prediction = "flow" if on_flow else config.get("prediction_type", "epsilon")
         if on_flow and config.get("prediction_type", "flow_prediction") != "flow_prediction":
             prediction = config["prediction_type"]
@@ -179,7 +192,7 @@ class SamplerScheduler:
             timesteps: own training timesteps instead.
             sigmas: own levels instead, with or without the final 0; on the flow path they are shifted as the
                 configuration says.
-            mu: logarithm of the shift, from pipelines whose shift depends on the resolution.
+            mu: logarithm of the shift, where the configuration says it depends on the resolution.
 
         Raises:
             ValueError: more or less than one of steps, timesteps and sigmas.
@@ -192,7 +205,9 @@ class SamplerScheduler:
             num_inference_steps = None
         if [num_inference_steps, timesteps, own].count(None) != 2:
             raise ValueError("set_timesteps takes one of num_inference_steps, timesteps and sigmas")
-        shift = None if mu is None else mu if self.config.get("time_shift_type") == "linear" else math.exp(mu)
+        shift: float | None = None  # Flux sends mu even where the configuration does not ask for it
+        if mu is not None and self.config.get("use_dynamic_shifting"):
+            shift = mu if self.config.get("time_shift_type") == "linear" else math.exp(mu)
         times: list[float] | None = None
         if num_inference_steps is not None:
             grid, times = self._grid(num_inference_steps, shift)
@@ -204,6 +219,7 @@ class SamplerScheduler:
             own = own[:-1] if own[-1] == 0 else own
             if self.schedule.path is FLOW:
                 own = _flow_shift(own, self.config, shift)
+                own = _between(self.schedule, self.config, len(own), own[-1], own[0]) or own
             grid = [*own, 0.0]
         self.levels, self.num_inference_steps = grid, len(grid) - 1
         asked = self._asked(grid)
@@ -396,7 +412,7 @@ def _schedule(scheduler: Any, on_flow: bool) -> Schedule:
 
 def _between(schedule: Schedule, config: Any, steps: int, low: float, high: float) -> list[float] | None:
     """The grid of a configuration that spaces sigma itself, None if it does not."""
-    for spacing in ("karras", "exponential", "beta"):
+    for spacing in _CURVED:
         if config.get(f"use_{spacing}_sigmas"):
             low, high = config.get("sigma_min") or low, config.get("sigma_max") or high
             return levels(schedule, steps, spacing, sigma_min=low, sigma_max=high)[:-1]
@@ -467,3 +483,92 @@ def _flow_grid(scheduler: Any) -> Grid:
         return [*(chosen if spaced is None else spaced), 0.0], None
 
     return grid
+
+
+class _Network(nn.Module):
+    """A diffusers UNet2DConditionModel, called as our networks are."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet, self.factor = unet, 2 ** (len(unet.config.block_out_channels) - 1)
+
+    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """(B, C, H, W) of the network's prediction; Stable Diffusion attends to padding too, so no mask."""
+        predicted: Tensor = self.unet(x, timestep, encoder_hidden_states=context, return_dict=False)[0]
+        return predicted
+
+
+class _Autoencoder(nn.Module):
+    """A diffusers AutoencoderKL, called as our autoencoders are."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae, self.latent_channels = vae, int(vae.config.latent_channels)
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of the unscaled latents."""
+        posterior = self.vae.encode(x).latent_dist
+        return posterior.mean, posterior.logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, 3, H, W), about [-1, 1]."""
+        decoded: Tensor = self.vae.decode(z, return_dict=False)[0]
+        return decoded
+
+
+class _Text:
+    """The text encoder of a diffusers pipeline, prompts padded as the pipeline pads them."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.limit = pipe, int(pipe.tokenizer.model_max_length)
+        self.width = int(pipe.unet.config.cross_attention_dim)
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """One row a prompt; ValueError for one that the pipeline would cut."""
+        for prompt in prompts:
+            if (length := len(self.pipe.tokenizer(prompt).input_ids)) > self.limit:
+                raise ValueError(f"the prompt has {length} tokens; this model reads {self.limit}: shorten it")
+        tokens = self.pipe.encode_prompt(list(prompts), self.pipe.device, 1, False)[0].float()
+        return Conditioning(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
+
+
+def pipeline(pipe: Any, adapter: Adapter | None = None) -> Pipeline:
+    """Puts a published pipeline behind our interface: our samplers and guidance, a seed an item, cancel.
+
+    Args:
+        pipe: of diffusers, with `unet`, `vae`, `text_encoder` and `tokenizer`: Stable Diffusion 1 or 2.
+        adapter: the medium; pictures if None.
+
+    Returns:
+        our Pipeline on the same modules, which it does not copy.
+
+    Raises:
+        ValueError: its network is no UNet that takes a text and nothing more.
+    """
+    from suite.latent import AutoencoderLatent
+    from suite.pipeline import Pipeline
+
+    unet: Any = getattr(pipe, "unet", None)
+    vae: Any = getattr(pipe, "vae", None)
+    if (
+        unet is None
+        or unet.config.addition_embed_type
+        or unet.config.in_channels != vae.config.latent_channels
+    ):
+        raise ValueError(
+            f"{type(pipe).__name__} is not of the Stable Diffusion 1 or 2 kind; let it run its own loop with "
+            "pipe.scheduler = SamplerScheduler.replacing(pipe.scheduler)"
+        )
+    network, module, text = _Network(unet), _Autoencoder(vae), _Text(pipe)
+    size = int(unet.config.sample_size) * module.factor
+    return Pipeline(
+        network,
+        _schedule(pipe.scheduler, False),
+        pipe.scheduler.config.get("prediction_type", "epsilon"),
+        cast("TextEncoder", text),
+        AutoencoderLatent(module, vae.config.scaling_factor, vae.config.shift_factor or 0.0),
+        adapter or find("image"),
+        defaults={"width": size, "height": size, "guidance_scale": 7.5, "sampler": "dpmpp_2m"},
+        device=pipe.device,
+    )

@@ -1,0 +1,284 @@
+"""Our scheduler inside tiny diffusers pipelines of random weights, against the pipelines' own schedulers."""
+
+import json
+
+import pytest
+import torch
+from PIL import ImageChops
+
+from suite import samplers
+from suite.compat import SamplerScheduler, pipeline
+from suite.noise import Noise
+from suite.paths import FLOW
+from suite.schedules import levels, make
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+STABLE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+}
+
+
+def clip_parts(folder, width: int):
+    """A CLIP text encoder and a tokenizer that knows letters."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.model_max_length = 16
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words), hidden_size=width, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    return transformers.CLIPTextModel(config).eval(), tokenizer
+
+
+def autoencoder(channels: int):
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=channels, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory):
+    """The parts of Stable Diffusion, tiny."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder, tokenizer = clip_parts(tmp_path_factory.mktemp("clip"), 8)
+        unet = diffusers.UNet2DConditionModel(
+            block_out_channels=(8, 16), layers_per_block=1, sample_size=8, cross_attention_dim=8,
+            norm_num_groups=4, attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        ).eval()  # fmt: skip
+        return {
+            "unet": unet, "vae": autoencoder(4), "text_encoder": encoder, "tokenizer": tokenizer,
+            "safety_checker": None, "feature_extractor": None,
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    """A tiny Flux pipeline."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder, tokenizer = clip_parts(tmp_path_factory.mktemp("clip"), 8)
+        t5 = transformers.T5EncoderModel(
+            transformers.T5Config(vocab_size=60, d_model=8, d_ff=16, d_kv=4, num_layers=1, num_heads=2)
+        ).eval()
+        transformer = diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(4, 4, 8),
+        ).eval()  # fmt: skip
+        pipe = diffusers.FluxPipeline(
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=autoencoder(1),
+            transformer=transformer, text_encoder=encoder, tokenizer=tokenizer, text_encoder_2=t5,
+            tokenizer_2=tokenizer,
+        )  # fmt: skip
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+def run(pipe, scheduler, steps: int = 4, **told) -> torch.Tensor:
+    pipe.scheduler = scheduler
+    told = {"num_inference_steps": steps, "generator": torch.Generator().manual_seed(3), **told}
+    return pipe("a red cube", output_type="latent", **told).images
+
+
+def both(pipe, scheduler, **told) -> tuple[torch.Tensor, torch.Tensor]:
+    return run(pipe, SamplerScheduler.replacing(scheduler), **told), run(pipe, scheduler, **told)
+
+
+def relative(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((ours - reference).norm() / reference.norm())
+
+
+THEIRS = {
+    "euler": diffusers.EulerDiscreteScheduler(**STABLE, timestep_spacing="leading"),
+    "ancestral": diffusers.EulerAncestralDiscreteScheduler(**STABLE),
+    "ddim": diffusers.DDIMScheduler(**STABLE, clip_sample=False, set_alpha_to_one=False),
+    "heun": diffusers.HeunDiscreteScheduler(**STABLE),
+    "dpm2": diffusers.KDPM2DiscreteScheduler(**STABLE),
+    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler(**STABLE, use_karras_sigmas=True),
+    "unipc": diffusers.UniPCMultistepScheduler(**STABLE),
+}
+
+
+@pytest.mark.parametrize("name", [*THEIRS, "lms", "lcm"])
+def test_stable_diffusion_gives_the_same_latents(stable, name):
+    more = {"lms": diffusers.LMSDiscreteScheduler(**STABLE), "lcm": diffusers.LCMScheduler(**STABLE)}
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=THEIRS["ddim"])
+    pipe.set_progress_bar_config(disable=True)
+    told = {"eta": 0.5} if name == "ddim" else {}
+    assert relative(*both(pipe, {**THEIRS, **more}[name], height=16, width=16, **told)) < 1e-5
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_image_to_image_gives_the_same_latents(stable, name):
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(**stable, scheduler=THEIRS["ddim"])
+    pipe.set_progress_bar_config(disable=True)
+    image = torch.linspace(0, 1, 3 * 16 * 16).view(1, 3, 16, 16)
+    assert relative(*both(pipe, THEIRS[name], image=image, strength=0.6, steps=5)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [*((name, 0.6) for name in THEIRS if name != "dpm2"), ("euler", 1.0), ("heun", 1.0), ("ddim", 1.0)],
+)  # diffusers' KDPM2 noises what it keeps to the level after the midpoint, where the midpoint is due
+def test_inpainting_gives_the_same_latents_though_it_edits_them_between_steps(stable, name, strength):
+    pipe = diffusers.StableDiffusionInpaintPipeline(**stable, scheduler=THEIRS["ddim"])
+    pipe.set_progress_bar_config(disable=True)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 8:] = 1
+    image = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
+    told = {"image": image, "mask_image": mask, "height": 16, "width": 16, "strength": strength, "steps": 5}
+    ours, reference = both(pipe, THEIRS[name], **told)
+    assert relative(ours, reference) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "told", [{"shift": 3.0}, {"use_dynamic_shifting": True}, {"use_karras_sigmas": True}], ids=str
+)
+def test_flux_gives_the_same_latents(flux, told):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**told)
+    assert relative(*both(flux, scheduler, height=16, width=16, guidance_scale=1.0)) < 1e-5
+
+
+def test_flux_runs_heun_which_diffusers_own_refuses_there(flux):
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    with pytest.raises(ValueError, match="does not support custom"):
+        run(flux, scheduler, height=16, width=16)
+    ours = SamplerScheduler.replacing(scheduler)
+    assert run(flux, ours, height=16, width=16).isfinite().all()
+    assert len(ours.timesteps) == 7 and ours.order == scheduler.order == 2
+
+
+def test_another_sampler_and_another_spacing_can_be_chosen(stable, flux):
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=THEIRS["ddim"])
+    pipe.set_progress_bar_config(disable=True)
+    chosen = SamplerScheduler.replacing(THEIRS["ddim"], sampler="dpmpp_2m", spacing="karras")
+    reference = diffusers.DPMSolverMultistepScheduler(**STABLE, use_karras_sigmas=True)
+    reference.set_timesteps(5)
+    chosen.set_timesteps(5)
+    assert torch.allclose(chosen.sigmas, reference.sigmas)
+    for name in samplers.SAMPLERS:
+        ours = SamplerScheduler.replacing(THEIRS["ddim"], sampler=name, spacing="trailing")
+        assert run(pipe, ours, steps=2, height=16, width=16).isfinite().all()
+
+    own = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    shifted = SamplerScheduler.replacing(own, spacing="shifted")
+    run(flux, shifted, height=16, width=16)
+    assert shifted.levels == pytest.approx(levels(make("flow"), 4, "shifted", shift=3.0))
+
+
+def test_custom_sigmas_and_timesteps_are_taken(stable):
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=THEIRS["ddim"])
+    pipe.set_progress_bar_config(disable=True)
+    scheduler = diffusers.EulerDiscreteScheduler(**STABLE)
+    for told in ({"sigmas": [12.0, 5.0, 1.0, 0.2, 0.0]}, {"timesteps": [981, 601, 301, 21]}):
+        assert relative(*both(pipe, scheduler, height=16, width=16, **told)) < 1e-5
+    ours = SamplerScheduler.replacing(scheduler)
+    with pytest.raises(ValueError, match="one of num_inference_steps, timesteps and sigmas"):
+        ours.set_timesteps(5, sigmas=[1.0, 0.0])
+    with pytest.raises(ValueError, match="one of num_inference_steps, timesteps and sigmas"):
+        ours.set_timesteps()
+
+
+def test_it_is_made_of_our_parts_too(stable):
+    ours = SamplerScheduler(make("scaled_linear"), "epsilon", "unipc", "trailing")
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=ours)
+    pipe.set_progress_bar_config(disable=True)
+    reference = diffusers.UniPCMultistepScheduler(**STABLE, timestep_spacing="trailing")
+    assert relative(run(pipe, ours, height=16, width=16), run(pipe, reference, height=16, width=16)) < 1e-3
+
+
+def test_the_state_stays_float32_under_latents_of_bfloat16():
+    """Sixty steps round once at the end, not sixty times."""
+    ours = SamplerScheduler(make("flow"), "flow")
+
+    def loop(dtype: torch.dtype) -> torch.Tensor:
+        ours.set_timesteps(60)
+        x = torch.linspace(-2, 2, 64, dtype=dtype).view(1, 1, 8, 8)
+        for t in ours.timesteps:
+            x = ours.step(x.to(dtype), t, x).prev_sample
+        return x.float()
+
+    exact, coarse = loop(torch.float32), loop(torch.bfloat16)
+    assert relative(coarse, exact) < 0.01
+
+
+def test_edits_in_place_are_seen_and_whole_steps_without_edits_lose_nothing():
+    ours = SamplerScheduler(make("flow"), "flow")
+    for edit in (lambda x: x, lambda x: x.zero_(), lambda x: torch.zeros_like(x)):
+        ours.set_timesteps(2)
+        x = torch.ones(1, 1, 2, 2)
+        x = ours.step(torch.zeros_like(x), ours.timesteps[0], x).prev_sample
+        edited = edit(x)
+        expected = edited.clone()
+        assert torch.allclose(ours.step(torch.zeros_like(x), ours.timesteps[1], edited).prev_sample, expected)
+
+
+def test_an_adaptive_sampler_is_refused_in_words():
+    def adaptive(x, sigmas):
+        sigma = 1.0
+        while sigma > 0.1:
+            denoised = yield x, sigma
+            sigma *= 0.5 if float(denoised.abs().max()) > 0.5 else 0.25
+        return x
+
+    with pytest.raises(ValueError, match="no adaptive sampler can run in it"):
+        SamplerScheduler(make("flow"), "flow", adaptive)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (diffusers.PNDMScheduler(), "PNDMScheduler has no counterpart"),
+        (diffusers.DPMSolverMultistepScheduler(solver_order=3), "solver_order=3; ours offer 2"),
+        (diffusers.DDIMScheduler(thresholding=True), "thresholding=True; ours offer False"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused_in_words(scheduler, words):
+    with pytest.raises(ValueError, match=words):
+        SamplerScheduler.replacing(scheduler)
+
+
+def test_a_scheduler_without_counterpart_lends_its_levels_to_a_sampler_that_is_named(stable):
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=THEIRS["ddim"])
+    pipe.set_progress_bar_config(disable=True)
+    ours = SamplerScheduler.replacing(
+        diffusers.PNDMScheduler(**STABLE, skip_prk_steps=True), sampler="dpmpp_2m"
+    )
+    assert run(pipe, ours, height=16, width=16).isfinite().all()
+    assert ours.schedule.path is not FLOW
+
+
+def test_a_published_pipeline_draws_the_same_behind_our_interface(stable):
+    scheduler = diffusers.EulerDiscreteScheduler(**STABLE, timestep_spacing="trailing")
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    told = {
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 3,
+        "guidance_scale": 5.0,
+        "negative_prompt": "a cat",
+    }
+    ours = pipeline(pipe)("a red cube", seed=7, num_images=2, sampler="euler", **told).images
+    latents = Noise(7, 2)(torch.zeros(2, 4, 32, 32))
+    theirs = pipe(["a red cube"] * 2, latents=latents, **{**told, "negative_prompt": ["a cat"] * 2}).images
+    for a, b in zip(ours, theirs, strict=True):
+        assert max(high for _, high in ImageChops.difference(a, b).getextrema()) <= 1
+    with pytest.raises(ValueError, match="the prompt has 31 tokens; this model reads 16"):
+        pipeline(pipe)("a " * 29, **told)
+
+
+def test_a_pipeline_of_another_kind_is_refused_in_words(flux):
+    with pytest.raises(ValueError, match="FluxPipeline is not of the Stable Diffusion 1 or 2 kind"):
+        pipeline(flux)
