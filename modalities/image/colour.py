@@ -1,7 +1,7 @@
 """Colour words: which word a patch of pixels answers to, and how to make an object answer to another.
 
-The words are decided on hue, saturation and value alone, so that a caption, a training scene and the judge of a
-generated picture mean the same thing by "red".
+The words are decided on hue, saturation and value alone, so that a caption, a training scene and the judge of
+a generated picture mean the same thing by "red".
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ COLOURS = (*HUES, "brown", "black", "white", "gray")
 SWATCHES = {"red": (226, 48, 52), "orange": (247, 140, 40), "yellow": (250, 212, 60), "green": (72, 172, 84),
             "blue": (66, 133, 235), "purple": (140, 84, 208), "pink": (244, 134, 190), "brown": (136, 88, 52),
             "black": (24, 24, 28), "white": (255, 255, 255), "gray": (150, 150, 152)}
-EDGES = np.array([14, 39, 66, 170, 253, 297, 340])  # hue at which the next of red orange yellow green ... begins
+EDGES = np.array([14, 39, 66, 170, 253, 297, 340])  # the hue at which each of NAMES ends
 NAMES = np.array(["red", "orange", "yellow", "green", "blue", "purple", "pink", "red"])
 
 
@@ -48,7 +48,8 @@ def shares(rgb: np.ndarray, alpha: np.ndarray | None = None) -> dict[str, float]
     if not len(pixels):
         return {}
     names, counts = np.unique(words(pixels), return_counts=True)
-    return dict(sorted(zip(names.tolist(), (counts / len(pixels)).tolist(), strict=True), key=lambda item: -item[1]))
+    found = zip(names.tolist(), (counts / len(pixels)).tolist(), strict=True)
+    return dict(sorted(found, key=lambda item: -item[1]))
 
 
 def colour_of(picture: Image.Image, least: float = 0.6) -> str | None:

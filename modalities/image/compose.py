@@ -1,37 +1,37 @@
-"""Scenes with exact captions, composed from the packs' RGBA objects: recoloured, counted, paired, placed, sized, grounded.
+"""Scenes with exact captions, composed of RGBA objects: coloured, counted, paired, placed, sized, grounded.
 
-A scene is drawn from a random generator alone, so a seed names it. What is held out for evaluation is decided by a hash
-of the names, so training and evaluation agree without sharing a list.
+A scene is drawn from a random generator alone, so a seed names it. What is held out for evaluation is decided
+by a hash of the names, so training and evaluation agree without sharing a list.
 """
 
 import json
 import random
 import re
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import inflect
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
 
 from modalities.image.colour import COLOURS, SWATCHES, colour_of, recolour
+from modalities.image.shapes import render
 
 COUNTS = ("one", "two", "three", "four", "five")
 RELATIONS = ("left of", "right of", "above", "below")
-STYLES = {"3d emoji": "3d emoji", "flat emoji": "flat emoji", "noto emoji": "flat emoji", "cartoon emoji": "flat emoji",
-          "flat icon": "flat icon", "clip art": "clip art", "product photo": "product photo",
-          "product render": "product render"}
+STYLES = {"noto emoji": "flat emoji", "cartoon emoji": "flat emoji"}  # the others go by their own names
+PACKS = ("stills", "flat", "products", "shapes")
 SOURCES = {"fluent3d": 1.0, "fluent-emoji-flat": 0.2, "noto": 0.2, "fxemoji": 0.06, "flat-color-icons": 0.1,
            "openclipart": 0.03, "fruits360": 0.03, "sweethome3d": 0.2}
 GROUPS = {"food-drink": 1.0, "animals-nature": 1.0, "objects": 0.8, "travel-places": 0.7, "activities": 0.6,
           "people-body": 0.25, "smileys-emotion": 0.4, "symbols": 0.1, "flags": 0.05}
-FRUITS = ("apple", "grape", "cherry", "pear", "tomato", "banana", "cantaloupe", "kiwi", "strawberry", "pitahaya",
-          "mandarine", "peach", "grapefruit", "avocado", "lemon", "physalis", "plum", "nectarine")
-SPELL = inflect.engine()
+FRUITS = ("apple", "grape", "cherry", "pear", "tomato", "banana", "cantaloupe", "kiwi", "strawberry",
+          "pitahaya", "mandarine", "peach", "grapefruit", "avocado", "lemon", "physalis", "plum", "nectarine")
+SPELL: Any = inflect.engine()
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Item:
     style: str
     weight: float
     keywords: tuple[str, ...] = ()
+
+
+Placed: TypeAlias = tuple[Item, Image.Image, tuple[float, ...], str | None]  # its cut, place, tint
 
 
 @dataclass
@@ -82,24 +85,38 @@ def held_out_pair(first: str, second: str) -> bool:
     return held_out("pair", *sorted((first, second)))
 
 
-def load(data: Path) -> list[Item]:
-    """The usable pictures of the packs `stills`, `flat`, `products` and `renders` below `data`, or of an imagefolder there."""
-    folders = [p for p in (data / name for name in ("stills", "flat", "products", "renders")) if p.is_dir()] or [data]
+def load(data: Path, subgroups: Sequence[str] = ()) -> list[Item]:
+    """The pictures of the packs below `data`; if `subgroups` of the stills are given, of their objects."""
+    rows = {pack: read_rows(data / pack) for pack in PACKS if (data / pack).is_dir()}
+    wanted = {plain_name(row) for row in rows.get("stills", ()) if row.get("subgroup") in subgroups}
     items = []
-    for folder in folders:
-        for line in (folder / "metadata.jsonl").read_text().splitlines():
-            row = json.loads(line)
-            weight = SOURCES.get(row.get("source"), 0.1 if folder.name == "renders" else 1.0) * GROUPS.get(row.get("group"), 1.0)
-            name = plain_name(row)
-            if row.get("source") == "fluent-emoji-flat" and re.search(r" (light|medium|dark)( |$)", row["text"]):
-                weight *= 0.05
-            items.append(Item(folder / row["file_name"], name, STYLES.get(row.get("style"), row.get("style") or "picture"),
-                              weight, tuple(row.get("keywords") or ())))
+    for pack, told in rows.items():
+        for row in told:
+            name, source = plain_name(row), row.get("source")
+            style = row.get("style") or ("product render" if pack == "shapes" else "picture")
+            if subgroups and name not in wanted:
+                continue
+            weight = SOURCES.get(source or "", 0.1 if pack == "shapes" else 1.0)
+            weight *= GROUPS.get(row.get("group") or "", 1.0)
+            if source == "fluent-emoji-flat" and re.search(r" (light|medium|dark)( |$)", row["text"]):
+                weight *= 0.05  # the same person in another skin
+            keywords = tuple(row.get("keywords") or ())
+            path = data / pack / row["file_name"]
+            items.append(Item(path, name, STYLES.get(style, style), weight, keywords))
     return items
 
 
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a folder's metadata.jsonl."""
+    try:
+        lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} cannot be read as training data: {error}") from None
+
+
 def plain_name(row: dict[str, Any]) -> str:
-    """The object's name as a person would say it: "apple red yellow" of the photos becomes "red yellow apple"."""
+    """The object's name as one says it: "apple red yellow" of the photos becomes "red yellow apple"."""
     name = re.sub(r"\s+\d+$", "", str(row["text"]).lower().strip())
     first, _, rest = name.partition(" ")
     if row.get("source") == "fruits360":
@@ -107,16 +124,28 @@ def plain_name(row: dict[str, Any]) -> str:
     return name
 
 
+def coloured(name: str) -> bool:
+    """Whether a name says its colour already."""
+    return not set(COLOURS).isdisjoint(name.split())
+
+
 def article(name: str) -> str:
     """The name with its article; plural names take none."""
-    return name if name.endswith("s") and not name.endswith("ss") else SPELL.a(name)
+    return name if name.endswith("s") and not name.endswith(("ss", "us")) else str(SPELL.a(name))
 
 
 @lru_cache(maxsize=16384)
 def sprite(path: Path, side: int) -> Image.Image:
-    """The object cropped to what is opaque, its longer side `side` pixels; photos on white get their ground cut away."""
-    picture: Image.Image = Image.open(path)
-    if picture.mode != "RGBA" or picture.getextrema()[3][0] > 250:  # type: ignore[index]
+    """The object cropped to what is opaque, its longer side `side` pixels.
+
+    Photos lose their white ground, meshes are rendered.
+    """
+    if path.suffix == ".npz":
+        picture = render(path, side)
+    else:
+        with Image.open(path) as file:
+            picture = file.convert("RGBA")
+    if cast(tuple[float, float], picture.getchannel("A").getextrema())[0] > 250:
         picture = cut_out(picture.convert("RGB"))
     box = picture.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox()
     picture = picture.crop(box) if box else picture
@@ -126,74 +155,73 @@ def sprite(path: Path, side: int) -> Image.Image:
 
 
 def cut_out(picture: Image.Image) -> Image.Image:
-    """An RGB photo on a white ground as RGBA: what a flood from the four corners reaches becomes transparent."""
+    """An RGB photo on a white ground as RGBA: what a flood from the corners reaches becomes transparent."""
     work, key = picture.copy(), (255, 0, 255)
     for corner in ((0, 0), (work.width - 1, 0), (0, work.height - 1), (work.width - 1, work.height - 1)):
-        if min(work.getpixel(corner)) > 225:  # type: ignore[arg-type]
+        if min(cast(tuple[int, ...], work.getpixel(corner))) > 225:
             ImageDraw.floodfill(work, corner, key, thresh=36)
-    alpha = Image.new("L", work.size)
-    alpha.putdata([0 if p == key else 255 for p in work.get_flattened_data()])
+    alpha = Image.fromarray(np.where((np.asarray(work) == key).all(-1), 0, 255).astype(np.uint8))
     picture = picture.copy()
     picture.putalpha(alpha)
     return picture
 
 
 class Composer:
-    """Draws scenes from the packs; `evaluation` draws the combinations that training never shows."""
+    """Draws scenes from the packs, without the objects and combinations that are held out."""
 
-    def __init__(self, data: Path, size: int = 256, evaluation: bool = False) -> None:
-        """Reads the packs' metadata; pictures are read when drawn."""
-        self.size, self.evaluation = size, evaluation
-        every = load(data)
-        self.items = [i for i in every if held_out_object(i.name) == evaluation] if evaluation else \
-            [i for i in every if not held_out_object(i.name)]
+    def __init__(self, data: Path, size: int = 256, subgroups: Sequence[str] = ()) -> None:
+        """Reads the packs' metadata; pictures are read when drawn.
+
+        Args:
+            data: the folder of the packs.
+            size: of the scenes, in pixels.
+            subgroups: of the stills; only objects named there are drawn, in every style. All if it is empty.
+        """
+        self.size = size
+        self.items = [item for item in load(data, subgroups) if not held_out_object(item.name)]
         if not self.items:
-            raise ValueError(f"no pictures for training were found in {data}; it must hold the packs or metadata.jsonl")
-        self.known = [i for i in every if not held_out_object(i.name)]
-        self.weights = [i.weight for i in self.items]
-        by_name: dict[str, list[Item]] = defaultdict(list)
-        for item in self.items:
-            by_name[item.name].append(item)
-        self.by_name = dict(by_name)
+            raise ValueError(f"no pictures to train on were found in {data}; it must hold the packs")
+        self.weights = [item.weight for item in self.items]
 
     def item(self, rng: random.Random) -> Item:
         """One picture, drawn by weight."""
         return rng.choices(self.items, self.weights)[0]
 
-    def scenes(self, seed: int) -> Iterator[Scene]:
-        """Scenes without end; the n-th of a seed is always the same."""
-        n = 0
-        while True:
-            yield self.scene(random.Random(f"{seed}/{n}"))
-            n += 1
+    def nth(self, seed: int, number: int) -> Scene:
+        """The scene of this number; the same on every machine."""
+        return self.scene(random.Random(f"{seed}/{number}"))
 
     def scene(self, rng: random.Random) -> Scene:
         """One scene: mostly single objects, then counts, pairs and sizes."""
         kind = rng.choices(("one", "colour", "count", "pair", "size"), (46, 20, 12, 16, 6))[0]
-        return getattr(self, f"_{kind}")(rng)
+        scene: Scene = getattr(self, f"_{kind}")(rng)
+        return scene
 
-    # Each builder returns a finished scene; objects are boxes (centre x, centre y, side) as shares of the picture.
+    # Each builder returns a finished scene; places are (centre x, centre y, side) as shares of the picture.
 
     def _one(self, rng: random.Random) -> Scene:
         item = self.item(rng)
         picture = sprite(item.path, self.size)
         colour = colour_of(picture) if rng.random() < 0.4 else None
-        phrase = self._phrase(item, colour if colour and not held_out("colour", item.name, colour) else None)
-        side = rng.uniform(0.72, 0.86)
-        return self._finish(rng, "one", article(phrase), [(item, picture, (0.5, 0.5, side), None)], phrase=phrase)
+        known = colour and not coloured(item.name) and not held_out("colour", item.name, colour)
+        phrase = self._phrase(item, colour if known else None)
+        placed: list[Placed] = [(item, picture, (0.5, 0.5, rng.uniform(0.72, 0.86)), None)]
+        return self._finish(rng, "one", article(phrase), placed, phrase=phrase)
 
     def _size(self, rng: random.Random) -> Scene:
         item = self.item(rng)
         word, side = rng.choice((("big", 0.92), ("large", 0.92), ("small", 0.38), ("tiny", 0.28)))
+        side *= rng.uniform(0.94, 1.04)
         spread = (1 - side) / 3
-        centre = (0.5 + rng.uniform(-spread, spread), 0.5 + rng.uniform(-spread, spread), side * rng.uniform(0.94, 1.04))
-        return self._finish(rng, "size", SPELL.a(f"{word} {item.name}"), [(item, sprite(item.path, self.size), centre, None)])
+        place = (0.5 + rng.uniform(-spread, spread), 0.5 + rng.uniform(-spread, spread), side)
+        picture = sprite(item.path, self.size)
+        return self._finish(rng, "size", article(f"{word} {item.name}"), [(item, picture, place, None)])
 
     def _tinted(self, rng: random.Random) -> tuple[Item, Image.Image, str | None]:
-        """An object in a colour that is not held out for it; its own picture and None after twelve vain tries."""
+        """An object in a colour that is not held out for it; as it is, and None, after twelve vain tries."""
         for _ in range(12):
             item, colour = self.item(rng), rng.choice(COLOURS)
-            if any(word in item.name.split() for word in COLOURS) or held_out("colour", item.name, colour):
+            if coloured(item.name) or held_out("colour", item.name, colour):
                 continue
             turned = recolour(sprite(item.path, self.size), colour)
             if turned:
@@ -203,43 +231,55 @@ class Composer:
     def _colour(self, rng: random.Random) -> Scene:
         item, picture, colour = self._tinted(rng)
         phrase = self._phrase(item, colour)
-        side = rng.uniform(0.72, 0.86)
-        return self._finish(rng, "colour", article(phrase), [(item, picture, (0.5, 0.5, side), colour)], phrase=phrase)
+        placed: list[Placed] = [(item, picture, (0.5, 0.5, rng.uniform(0.72, 0.86)), colour)]
+        return self._finish(rng, "colour", article(phrase), placed, phrase=phrase)
 
     def _count(self, rng: random.Random) -> Scene:
         number = rng.choice((2, 2, 3, 3, 4, 5))
-        item, picture, colour = self._tinted(rng) if rng.random() < 0.35 else (self.item(rng), None, None)
-        while held_out("count", item.name, str(number)) or item.name.endswith("s"):
-            item, picture, colour = self.item(rng), None, None
-        picture = picture or sprite(item.path, self.size)
-        places = [(item, picture, place, colour) for place in arrange(rng, number)]
+        item, picture, colour = self._either(rng, 0.35)
+        for _ in range(50):
+            several = item.name.endswith("s") or not set(COUNTS).isdisjoint(item.name.split())
+            if not several and not held_out("count", item.name, str(number)):
+                break
+            item, picture, colour = self._either(rng, 0.0)
+        else:
+            return self._one(rng)
+        placed: list[Placed] = [(item, picture, place, colour) for place in arrange(rng, number)]
         phrase = self._phrase(item, colour)
-        return self._finish(rng, "count", f"{COUNTS[number - 1]} {SPELL.plural(phrase)}", places)
+        return self._finish(rng, "count", f"{COUNTS[number - 1]} {SPELL.plural(phrase)}", placed)
+
+    def _either(self, rng: random.Random, share: float) -> tuple[Item, Image.Image, str | None]:
+        """An object tinted in this share of the draws, else as it is."""
+        if rng.random() < share:
+            return self._tinted(rng)
+        item = self.item(rng)
+        return item, sprite(item.path, self.size), None
 
     def _pair(self, rng: random.Random) -> Scene:
-        a, pa, ca = self._tinted(rng) if rng.random() < 0.4 else (self.item(rng), None, None)
+        a, pa, ca = self._either(rng, 0.4)
         for _ in range(50):
-            b, pb, cb = self._tinted(rng) if rng.random() < 0.4 else (self.item(rng), None, None)
-            if b.name != a.name and not held_out_pair(a.name, b.name) and STYLES.get(a.style) == STYLES.get(b.style):
+            b, pb, cb = self._either(rng, 0.4)
+            if b.name != a.name and a.style == b.style and not held_out_pair(a.name, b.name):
                 break
         else:
             return self._one(rng)
         relation = rng.choice(("and", *RELATIONS))
-        near, far, side = rng.uniform(0.24, 0.27), rng.uniform(0.73, 0.76), rng.uniform(0.4, 0.47)
+        near, far, side = rng.uniform(0.24, 0.27), rng.uniform(0.73, 0.76), rng.uniform(0.4, 0.44)
         cross = 0.5 + rng.uniform(-0.06, 0.06)
         first = {"and": (near, cross), "left of": (near, cross), "right of": (far, cross),
                  "above": (cross, near), "below": (cross, far)}[relation]
         second = (1 - first[0] if first[0] != cross else cross, 1 - first[1] if first[1] != cross else cross)
-        first_phrase, second_phrase = article(self._phrase(a, ca)), article(self._phrase(b, cb))
-        said = relation if relation in ("and", "above", "below") else rng.choice((relation, f"to the {relation}", f"on the {relation}"))
-        return self._finish(rng, "pair", f"{first_phrase} {said} {second_phrase}", [
-            (a, pa or sprite(a.path, self.size), (*first, side), ca),
-            (b, pb or sprite(b.path, self.size), (*second, side), cb)], relation=relation)
+        said = relation
+        if relation in ("left of", "right of"):
+            said = rng.choice((relation, f"to the {relation}", f"on the {relation}"))
+        words = f"{article(self._phrase(a, ca))} {said} {article(self._phrase(b, cb))}"
+        placed: list[Placed] = [(a, pa, (*first, side), ca), (b, pb, (*second, side), cb)]
+        return self._finish(rng, "pair", words, placed, relation=relation)
 
     def _phrase(self, item: Item, colour: str | None) -> str:
-        return f"{colour} {item.name}" if colour and colour not in item.name.split() else item.name
+        return f"{colour} {item.name}" if colour else item.name
 
-    def _finish(self, rng: random.Random, kind: str, words: str, placed: list[tuple[Item, Image.Image, tuple[float, ...], str | None]],
+    def _finish(self, rng: random.Random, kind: str, words: str, placed: list[Placed],
                 phrase: str | None = None, relation: str | None = None) -> Scene:
         """Draws the ground and the objects and words the caption around `words`."""
         item = placed[0][0]
@@ -249,25 +289,29 @@ class Composer:
             words = f"{words}, {', '.join(rng.sample(item.keywords, min(2, len(item.keywords))))}"
         style = item.style
         if rng.random() < (0.3 if style == "3d emoji" else 0.9):
-            words = rng.choice((f"{SPELL.a(style)} of {words}", f"{words}, {style}", f"{words}, {style} style"))
+            whole = f"{SPELL.a(style)} of {words}"
+            words = rng.choice((whole, f"{words}, {style}", f"{words}, {style} style"))
         elif rng.random() < 0.1:
             words = f"a picture of {words}"
-        ground, picture = self._ground(rng, {c for *_, c in placed if c} | {colour_of(p, 0.3) for _, p, *_ in placed})
+        taken = {colour for *_, colour in placed} | {colour_of(cut, 0.3) for _, cut, *_ in placed}
+        ground, picture = self._ground(rng, taken)
         if ground != "white" or rng.random() < 0.1:
             words = f"{words} on {SPELL.a(ground)} background"
         things = []
         for item, cut, (x, y, side), colour in placed:
             scale = side * self.size / max(cut.size)
-            drawn = cut.convert("RGBa").resize((max(1, round(cut.width * scale)), max(1, round(cut.height * scale))),
-                                               Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGBA")
+            size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
+            drawn = cut.convert("RGBa").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+            drawn = drawn.convert("RGBA")
             left, top = round(x * self.size - drawn.width / 2), round(y * self.size - drawn.height / 2)
             picture.paste(drawn, (left, top), drawn)
-            things.append(Thing(item.name, item.style, (left / self.size, top / self.size, (left + drawn.width) / self.size,
-                                                        (top + drawn.height) / self.size), colour))
+            box = (left / self.size, top / self.size,
+                   (left + drawn.width) / self.size, (top + drawn.height) / self.size)
+            things.append(Thing(item.name, item.style, box, colour))
         return Scene(picture, words, kind, things, ground, relation)
 
     def _ground(self, rng: random.Random, avoid: set[str | None]) -> tuple[str, Image.Image]:
-        """A ground's name and picture: white mostly, else a plain colour that no object has, or a gradient."""
+        """A ground's name and picture: mostly white, else a colour that no object has, or a gradient."""
         free = [c for c in SWATCHES if c not in avoid and c != "white"]
         lot = rng.random()
         if lot < 0.68 and "white" not in avoid:
@@ -284,12 +328,40 @@ class Composer:
 
 
 def arrange(rng: random.Random, number: int) -> list[tuple[float, float, float]]:
-    """Places for `number` equal objects that do not overlap: (centre x, centre y, side) as shares of the picture."""
-    rows = {1: [[0.5]], 2: [[0.26, 0.74]], 3: rng.choice(([[0.5], [0.26, 0.74]], [[0.26, 0.74], [0.5]], [[0.19, 0.5, 0.81]])),
-            4: [[0.27, 0.73], [0.27, 0.73]], 5: rng.choice(([[0.19, 0.5, 0.81], [0.3, 0.7]], [[0.3, 0.7], [0.19, 0.5, 0.81]]))}[number]
+    """Places for `number` equal objects that do not touch: (x, y, side) of each as shares of the picture."""
+    one, two, wide, three = [0.5], [0.26, 0.74], [0.3, 0.7], [0.19, 0.5, 0.81]
+    choices = {1: [[one]], 2: [[two]], 3: [[one, two], [two, one], [three]], 4: [[two, two]],
+               5: [[three, wide], [wide, three]]}
+    rows = rng.choice(choices[number])
     widest = max(len(row) for row in rows)
-    side = {1: 0.8, 2: 0.42, 3: 0.27}[widest] * rng.uniform(0.92, 1.0)
-    heights = {1: [0.5], 2: [0.27, 0.73]}[len(rows)]
+    side = {1: 0.8, 2: 0.4, 3: 0.25}[widest] * rng.uniform(0.92, 1.0)
+    heights = {1: one, 2: two}[len(rows)]
     jitter = 0.02
     return [(x + rng.uniform(-jitter, jitter), y + rng.uniform(-jitter, jitter), side)
             for row, y in zip(rows, heights, strict=True) for x in row]
+
+
+class Drawing:
+    """The n-th training example of a folder: a scene of the packs, or a picture of an imagefolder."""
+
+    def __init__(self, data: Path, seed: int, size: int = 256, subgroups: Sequence[str] = ()) -> None:
+        """Takes the folder, the seed, and the recipe's options as of `Composer`."""
+        self.data, self.seed, self.size = data, seed, size
+        packs = any((data / pack).is_dir() for pack in PACKS)
+        self.composer = Composer(data, size, subgroups) if packs else None
+        self.rows = [] if packs else read_rows(data)
+        if not packs and not self.rows:
+            raise ValueError(f"{data / 'metadata.jsonl'} names no picture")
+
+    def __call__(self, number: int) -> tuple[np.ndarray, str]:
+        """The picture (3, size, size) uint8 and its caption."""
+        if self.composer is not None:
+            scene = self.composer.nth(self.seed, number)
+            picture, caption = scene.picture, scene.caption
+        else:
+            row = self.rows[number % len(self.rows)]
+            source = Image.open(self.data / row["file_name"]).convert("RGBA")
+            ground = Image.new("RGBA", source.size, "white")
+            ground.alpha_composite(source)
+            picture, caption = ImageOps.fit(ground.convert("RGB"), (self.size, self.size)), row["text"]
+        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)), caption

@@ -8,9 +8,12 @@ from suite.nn import NETWORKS
 from suite.nn.autoencoder import fold, unfold
 
 DENOISERS = {
-    "unet": {"channels": 3, "widths": [16, 32], "blocks": 1, "attention": [False, True], "context_width": 8},
+    "unet": {
+        "channels": 3, "widths": [16, 32], "blocks": 1, "attention": [False, True], "context_width": 8,
+    },
     "unet, patches": {
-        "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8, "patch": 2,
+        "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
+        "patch": 2,
     },
     "transformer": {"channels": 3, "width": 24, "depth": 2, "context_width": 8},
     "transformer, patches": {"channels": 3, "width": 24, "depth": 2, "context_width": 8, "patch": 2},
