@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 LIGHT = np.array([0.35, 0.8, 0.5]) / np.linalg.norm([0.35, 0.8, 0.5])
-POINTS_PER_PIXEL = 4
+POINTS_PER_PIXEL = 8
 
 
 def render(path: Path, side: int, yaw: float = 30.0, pitch: float = 22.0) -> Image.Image:
