@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -20,6 +21,7 @@ from suite.paths import FLOW, VE
 from suite.samplers import Sampler, make
 from suite.schedules import Schedule, indices, levels, shifted
 from suite.schedules import flow as flow_schedule
+from suite.storage import ModelError
 from suite.text import Conditioning
 
 if TYPE_CHECKING:
@@ -572,3 +574,32 @@ def pipeline(pipe: Any, adapter: Adapter | None = None) -> Pipeline:
         defaults={"width": size, "height": size, "guidance_scale": 7.5, "sampler": "dpmpp_2m"},
         device=pipe.device,
     )
+
+
+def fetched(name: str) -> Path:
+    """The folder of a published pipeline, from the hub's cache or downloaded; safetensors only.
+
+    Raises: ModelError if it can be had from neither.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(name, use_safetensors=True))
+    except Exception as error:  # the hub's client has a dozen errors of its own, with no common base
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        sentence = f"model {name!r} is no folder here and cannot be had from the hub: {reason}"
+        raise ModelError(sentence) from None
+
+
+def load(folder: Path, adapter: Adapter, device: torch.device, dtype: torch.dtype) -> Pipeline:
+    """A published pipeline's folder behind our interface.
+
+    Raises: ModelError if it cannot be read or is of a kind that `pipeline` refuses.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype).to(device)
+        return pipeline(pipe, adapter)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} cannot be used: {str(error).splitlines()[0]}") from None

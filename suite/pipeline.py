@@ -260,16 +260,20 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> Pipeline:
-    """A pipeline from a model folder.
+    """A pipeline from a model folder, ours or a published one of diffusers.
 
     Args:
         adapter: the medium the model must be of.
-        model: a shipped model's name, a folder or a .safetensors file.
+        model: a shipped model's name, a folder, a .safetensors file or a hub id.
         device: chosen by itself when None.
         dtype: of the networks; chosen by itself when None.
     Raises: ModelError if it is missing, corrupt or of another medium.
     """
     folder = storage.find(model)
+    if (folder / storage.PUBLISHED).is_file():
+        from suite.compat import load as load_published
+
+        return load_published(folder, adapter, *devices.choose(device, dtype))
     settings = storage.config(folder)
     if (settings.get("modality"), settings.get("kind")) != (adapter.name, "diffusion"):
         what = f"{settings.get('modality')} {settings.get('kind')}"

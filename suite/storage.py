@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PUBLISHED = "model_index.json"  # a diffusers pipeline's folder has it in place of config.json
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 INSTALLED = "diffusion_suite_models"  # the wheel carries models/ under this name
 
 
@@ -44,7 +47,8 @@ def find(model: str | os.PathLike[str], near: Path | None = None) -> Path:
     """The folder (or lone .safetensors file) a model's name or path stands for.
 
     Args:
-        model: a shipped model's name, a folder, or a .safetensors file.
+        model: a shipped model's name, a folder, a .safetensors file, or the hub id of a published pipeline,
+            whose files are fetched unless they are in the hub's cache.
         near: a model that refers to this one; its neighbours and its own subfolders come first.
     Raises: ModelError, naming the path that was looked at.
     """
@@ -57,10 +61,16 @@ def find(model: str | os.PathLike[str], near: Path | None = None) -> Path:
     path = Path(name).expanduser()
     if os.path.isfile(path / CONFIG) or (os.path.isfile(path) and path.suffix == ".safetensors"):
         return path
+    if os.path.isfile(path / PUBLISHED):
+        return path
     if os.path.isdir(path):
         raise ModelError(f"{path} is no model folder: it has no {CONFIG}")
     if os.path.isfile(path):
         raise ModelError(f"{path} is no model; it must be a folder with {CONFIG}, or a .safetensors file")
+    if HUB_ID.fullmatch(name) and not path.parent.exists():
+        from suite.compat import fetched
+
+        return fetched(name)
     known = ", ".join(sorted(shipped())) or "none"
     looked = ", ".join(str(root / name) for root in roots() if "/" not in name) or str(path)
     raise ModelError(f"model {name!r} was not found at {looked}; shipped models are {known}")

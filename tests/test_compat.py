@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import ImageChops
 
+from modalities import image
 from suite import samplers
 from suite.compat import SamplerScheduler, pipeline
 from suite.noise import Noise
 from suite.paths import FLOW
 from suite.schedules import levels, make
+from suite.storage import ModelError
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -282,3 +284,24 @@ def test_a_published_pipeline_draws_the_same_behind_our_interface(stable):
 def test_a_pipeline_of_another_kind_is_refused_in_words(flux):
     with pytest.raises(ValueError, match="FluxPipeline is not of the Stable Diffusion 1 or 2 kind"):
         pipeline(flux)
+
+
+def test_a_saved_published_pipeline_is_loaded_like_a_model_of_ours(stable, tmp_path):
+    scheduler = diffusers.EulerDiscreteScheduler(**STABLE, timestep_spacing="trailing")
+    pipe = diffusers.StableDiffusionPipeline(**stable, scheduler=scheduler)
+    pipe.save_pretrained(tmp_path / "published", safe_serialization=True)
+    told = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 3}
+    ours = image.load(tmp_path / "published")("a red cube", **told).images[0]
+    assert list(ours.getdata()) == list(pipeline(pipe)("a red cube", **told).images[0].getdata())
+
+
+def test_a_published_pipeline_of_another_kind_is_refused_when_loaded(flux, tmp_path):
+    flux.save_pretrained(tmp_path / "flux", safe_serialization=True)
+    with pytest.raises(ModelError, match="FluxPipeline is not of the Stable Diffusion 1 or 2 kind"):
+        image.load(tmp_path / "flux")
+
+
+def test_a_hub_id_that_cannot_be_had_is_told_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="'nobody/nothing' is no folder here and cannot be had from the hub"):
+        image.load("nobody/nothing")

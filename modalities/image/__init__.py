@@ -35,7 +35,7 @@ class ImageRequest(Request):
     width: int = Field(256, ge=64, le=2048, multiple_of=16, description="Width.", json_schema_extra=PIXELS)
     height: int = Field(256, ge=64, le=2048, multiple_of=16, description="Height.", json_schema_extra=PIXELS)
     num_images: int = Field(1, ge=1, le=256, description="Pictures to draw, of items that follow each other.")
-    model: str = Field("image", description="A shipped model's name, a model folder or a .safetensors file.")
+    model: str = Field("image", description="A shipped model's name, a folder, a .safetensors file or a hub id.")
 
 
 class ImageAdapter:
