@@ -1,0 +1,178 @@
+"""What every tab shares: widgets from the request's controls, loaded models, a run that can be stopped."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from pydantic import ValidationError
+
+from suite import storage
+from suite.adapter import Adapter
+from suite.request import Control, controls, explain
+
+if TYPE_CHECKING:
+    from suite.pipeline import Pipeline
+
+GATE = 0.125  # seconds between previews; a browser drops the picture it loads when the next one comes
+POSITIONS = 200  # a slider with more is no help
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a run has to show: a status line, and perhaps pictures of it.
+
+    Attributes:
+        status: one sentence.
+        done: share of the work, 0 to 1; None while that is unknown or when it is over.
+        preview: of the items at work.
+        items: drawn, or as far as they got; empty until the end.
+        settings: of each item, if it was finished.
+        refused: the status says why nothing was drawn.
+    """
+
+    status: str
+    done: float | None = None
+    preview: list[Any] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
+    settings: list[dict[str, Any]] = field(default_factory=list)
+    refused: bool = False
+
+
+@lru_cache(maxsize=2)
+def pipeline(adapter: Adapter, model: str) -> Pipeline:
+    """The model, loaded at its first use."""
+    from suite.pipeline import load
+
+    return load(adapter, model)
+
+
+def models(adapter: Adapter, first: str) -> list[tuple[str, str]]:
+    """(label, value) of the models a medium can choose from: `first`, then the shipped ones."""
+    found = [first]
+    for name, folder in storage.shipped().items():
+        try:
+            told = storage.config(folder)
+        except storage.ModelError:
+            continue
+        if (told.get("modality"), told.get("kind")) == (adapter.name, "diffusion") and name != first:
+            found.append(name)
+    return [(Path(model).name, model) for model in found]
+
+
+def defaults(adapter: Adapter, model: str) -> dict[str, Any]:
+    """Field -> value that a tab opens with; the request's own where the model is missing or says nothing."""
+    known = {name: control.default for name, control in controls(adapter.request).items()}
+    try:
+        told = storage.config(storage.find(model)).get("defaults", {})
+    except storage.ModelError:
+        told = {}
+    return {**known, **{name: told[name] for name in told if name in known}, "model": model}
+
+
+def widget(control: Control, value: Any, **more: Any) -> gr.components.Component:
+    """The Gradio component for a field of the request; `more` goes to its constructor."""
+    label = re.sub("^num_", "number of ", control.alias or control.name).replace("_", " ").capitalize()
+    told: dict[str, Any] = {
+        "value": value,
+        "label": f"{label} ({control.unit})" if control.unit else label,
+        "info": control.help if control.help.rstrip(".").lower() != label.lower() else None,
+        "elem_id": f"field-{control.name}",
+        **more,
+    }
+    if control.kind == "bool":
+        return gr.Checkbox(**told)
+    if control.kind == "choice" or "choices" in more:
+        return gr.Dropdown(**{"choices": list(control.choices), **told})
+    if control.kind == "text":
+        return gr.Textbox(**told)
+    low, high, step = control.low, control.high, control.step or 0.01
+    if value is None or low is None or high is None or (high - low) / step > POSITIONS:
+        return gr.Number(
+            step=step, placeholder="by itself", **told
+        )  # no bounds: the request judges, in its own words
+    return gr.Slider(low, high, step=step, precision=0 if control.kind == "int" else 4, **told)
+
+
+def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generator[Moment, None, None]:
+    """Draws, telling what to show on the way; whatever goes wrong becomes a sentence.
+
+    Args:
+        adapter: the medium.
+        fields: of its request.
+        stopped: looked at after every step.
+    """
+    try:
+        request = adapter.request(**fields)
+        adapter.check(request)
+        if stopped.is_set():
+            yield Moment("stopped before the first step")
+            return
+        yield Moment("loading the model", 0.0)
+        loaded = pipeline(adapter, request.model)  # type: ignore[attr-defined]
+        shown = float("-inf")
+        with closing(loaded.trace(request)) as steps:
+            while True:
+                try:
+                    progress = next(steps)
+                except StopIteration as finished:
+                    result = finished.value
+                    break
+                at, seconds = f"step {progress.step} of {progress.steps}", f"{progress.seconds:.1f} s"
+                if stopped.is_set():
+                    partial = adapter.finish(loaded.latent.decode(progress.denoised).float().cpu())
+                    yield Moment(f"stopped at {at} after {seconds}", items=partial)
+                    return
+                if time.monotonic() - shown >= GATE:
+                    yield Moment(f"{at}, {seconds}", progress.step / progress.steps, progress.preview())
+                    shown = time.monotonic()
+        yield Moment(f"drawn in {result.seconds:.1f} s", items=result.items, settings=result.settings)
+    except ValidationError as error:
+        yield Moment(explain(error, adapter.request.model_fields), refused=True)
+    except (ValueError, FloatingPointError, OSError, ImportError) as error:
+        yield Moment(str(error), refused=True)
+    except Exception as error:  # the app goes on living
+        logging.getLogger(__name__).exception("drawing failed")
+        short = "memory" in str(error).lower() or isinstance(error, MemoryError)
+        mend = "there is not enough memory; ask for less at once or for a smaller size"
+        yield Moment(mend if short else f"drawing failed: {error}", refused=True)
+
+
+def restored(adapter: Adapter, path: str, choices: Iterable[str]) -> dict[str, Any]:
+    """The fields a saved file carries, judged by the request.
+
+    Args:
+        adapter: the medium.
+        path: of the file.
+        choices: the models there are; another one is left out.
+    Raises: ValueError, in one sentence.
+    """
+    try:
+        held = {**adapter.restore(Path(path)), "init": None, "mask": None}
+        fields = adapter.request(**held).model_dump()
+    except ValidationError as error:
+        raise ValueError(f"the settings in this file cannot be used: {explain(error)}") from None
+    except ValueError as error:
+        raise ValueError(str(error).replace(path, Path(path).name)) from None
+    return {name: value for name, value in fields.items() if name != "model" or value in set(choices)}
+
+
+def status(sentence: str, done: float | None = None, *, refused: bool = False) -> str:
+    """The status line as HTML; with a bar while `done` says how much is."""
+    bar = "" if done is None else f'<progress max="1" value="{done:.3f}" aria-hidden="true"></progress>'
+    return f'<p class="{"refused" if refused else ""}">{escape(sentence)}</p>{bar}'
+
+
+def warn(sentence: str) -> None:
+    """Tells what the user can mend, without painting over the page."""
+    gr.Warning(escape(sentence), title="This cannot be done")

@@ -1,0 +1,207 @@
+"""The app's handlers, called as Gradio calls them, on a tiny model; test_browser.py looks at the page."""
+
+import base64
+import io
+from threading import Event
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from demos import app, image, shared
+from modalities.image import ImageRequest, adapter, restore
+from suite import cli
+from suite.request import controls
+
+SESSION = SimpleNamespace(session_hash="a")
+
+
+@pytest.fixture
+def fields(tiny_model, words):
+    shared.pipeline.cache_clear()
+    yield {**shared.defaults(adapter, str(tiny_model)), "prompt": "a red apple"}
+    shared.pipeline.cache_clear()
+
+
+@pytest.fixture
+def page(fields, tmp_path, monkeypatch):
+    """The page's handlers and components by name."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    blocks = app.build(fields["model"])
+    handlers = {held.fn.__name__: held.fn for held in blocks.fns.values() if held.fn}
+    parts = {part.elem_id: part for part in blocks.blocks.values() if getattr(part, "elem_id", None)}
+    kinds = {type(part): part for part in blocks.blocks.values()}
+    states = [part for part in blocks.blocks.values() if isinstance(part, gr.State)]
+    return SimpleNamespace(**handlers, parts=parts, kinds=kinds, states=states, blocks=blocks)
+
+
+def ask(page, **changed):
+    """What the page would send."""
+    told = {part: part.value for part in page.parts.values()}
+    told |= {page.kinds[gr.ImageEditor]: None, page.states[0]: []}
+    return told | {page.parts[f"field-{name}"]: value for name, value in changed.items()}
+
+
+def run(fields, stopped=None, **changed):
+    return list(shared.run(adapter, {**fields, **changed}, stopped or Event()))
+
+
+def test_every_field_of_the_request_is_a_widget_with_its_bounds_and_the_model_s_defaults(page):
+    known = controls(ImageRequest)
+    assert {f"field-{name}" for name in known} - set(page.parts) == {"field-init", "field-mask"}
+    for name, control in known.items():
+        part = page.parts.get(f"field-{name}")
+        if isinstance(part, gr.Slider):
+            assert (part.minimum, part.maximum, part.step) == (control.low, control.high, control.step)
+        if control.kind == "choice":
+            assert [value for _, value in part.choices] == list(control.choices)
+    assert page.parts["field-num_inference_steps"].value == 3 and page.parts["field-width"].value == 64
+
+
+def test_building_the_page_loads_no_model_and_names_no_other_address(page):
+    assert shared.pipeline.cache_info().currsize == 0
+    assert "//" not in app.CSS + app.HEAD.replace("//<", "")
+    theme = app.looks()["theme"]
+    assert not theme._stylesheets and page.blocks.analytics_enabled is False
+
+
+def test_a_run_shows_previews_then_pictures_with_their_settings(fields, monkeypatch):
+    monkeypatch.setattr(shared, "GATE", 0)
+    first, *steps, last = run(fields, num_images=2, seed=7)
+    assert first.status == "loading the model"
+    assert [moment.done for moment in steps] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert all(len(moment.preview) == 2 for moment in steps)
+    assert len(last.items) == 2 and [told["request"]["seed"] for told in last.settings] == [7, 8]
+    assert last.status.startswith("drawn in ") and last.status.endswith(" s")
+
+
+def test_previews_are_gated_by_time(fields, monkeypatch):
+    monkeypatch.setattr(shared, "GATE", 1e9)
+    assert sum(bool(moment.preview) for moment in run(fields, num_inference_steps=9)) == 1
+    assert 1 / 0.125 <= 8
+
+
+def test_a_stopped_run_yields_what_it_has(fields):
+    stopped, moments = Event(), []
+    for moment in shared.run(adapter, {**fields, "num_inference_steps": 50}, stopped):
+        moments.append(moment)
+        if moment.preview:
+            stopped.set()
+    assert moments[-1].status.startswith("stopped at step 2 of 50 after")
+    assert len(moments[-1].items) == 1 and not moments[-1].settings
+    assert [moment.status for moment in run(fields, stopped)] == ["stopped before the first step"]
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        ({"prompt": " "}, "prompt is ' '; it must say what to draw"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; it must be a whole number"),
+        ({"num_inference_steps": None}, "num_inference_steps is None; it must be a whole number"),
+        ({"eta": 0.5}, "eta is 0.5 but sampler 'euler' takes none"),
+        ({"model": "nosuch"}, "model 'nosuch' was not found at"),
+        ({"mask": Image.new("L", (8, 8))}, "mask is given without init"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_one_sentence(fields, changed, sentence):
+    last = run(fields, **changed)[-1]
+    assert last.refused and last.status.startswith(sentence) and not last.items
+
+
+@pytest.mark.parametrize(
+    "error, sentence",
+    [(RuntimeError("CUDA out of memory"), "not enough memory"), (KeyError("odd"), "drawing failed: 'odd'")],
+)
+def test_the_app_lives_on_after_any_exception(fields, monkeypatch, error, sentence):
+    def broken(self, x, sigma, cond):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("suite.denoiser.Denoiser.__call__", broken)
+        last = run(fields)[-1]
+    assert last.refused and sentence in last.status
+    assert run(fields)[-1].items
+
+
+def test_a_drawing_goes_to_the_gallery_as_a_file_that_restores_it(page, fields):
+    *_, last = page.drawing(ask(page, prompt="a red apple!", seed=7), SESSION)
+    (path, caption), gallery = last[page.states[0]][0], last[page.kinds[gr.Gallery]]
+    assert path.endswith("a-red-apple-7.png") and caption == "a red apple!, seed 7"
+    assert restore(path)["seed"] == 7 and gallery.value == [(path, caption)]
+    told = page.restore(path)
+    assert told[page.parts["field-prompt"]] == "a red apple!" and told[page.parts["field-seed"]] == 7
+    assert page.reuse_seed([(path, caption)], 0)[page.parts["field-seed"]] == 7
+    assert page.take([(path, caption)], 0) == path
+
+
+def test_a_refused_drawing_leaves_the_pictures_alone(page):
+    with pytest.warns(UserWarning, match="it must say what to draw"):
+        *_, last = page.drawing(ask(page, prompt=""), SESSION)
+    assert [type(part) for part in last] == [gr.HTML]
+
+
+def test_stop_stops_the_session_s_own_run(page):
+    page.begin(False, SESSION)
+    page.halt(SimpleNamespace(session_hash="b"))
+    steps = page.drawing(ask(page, prompt="x", num_inference_steps=9), SESSION)
+    next(steps)
+    page.halt(SESSION)
+    assert "stopped at step" in " ".join(str(value) for value in list(steps)[-1].values())
+
+
+def test_a_seed_is_rolled_within_bounds_only_when_asked(page):
+    seed = page.parts["field-seed"]
+    rolled = {page.begin(True, SESSION)[seed] for _ in range(4)}
+    assert len(rolled) == 4 and all(0 <= value < 2**32 for value in rolled)
+    assert seed not in page.begin(False, SESSION)
+
+
+def test_a_file_without_usable_settings_is_told_by_its_name(page, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    with pytest.warns(UserWarning, match="^plain.png carries no settings"):
+        page.restore(str(tmp_path / "plain.png"))
+    for pictures in ([], [(str(tmp_path / "plain.png"), "")]):
+        with pytest.warns(UserWarning, match="no finished picture"):
+            page.reuse_seed(pictures, 0)
+
+
+def test_settings_that_no_request_allows_are_refused_and_another_s_model_is_left_out(fields, tmp_path):
+    picture = run(fields)[-1]
+    told = picture.settings[0]
+    adapter.save(picture.items[0], tmp_path / "a.png", told)
+    assert "model" not in shared.restored(adapter, str(tmp_path / "a.png"), ["image"])
+    told["request"]["sampler"] = "magic"
+    adapter.save(picture.items[0], tmp_path / "a.png", told)
+    with pytest.raises(ValueError, match="cannot be used: sampler is 'magic'; it must be one of euler"):
+        shared.restored(adapter, str(tmp_path / "a.png"), [])
+
+
+def test_the_mask_is_what_was_painted():
+    ground, layer = Image.new("RGBA", (4, 2), "red"), Image.new("RGBA", (4, 2))
+    assert image.mask_of(None) == image.mask_of({"background": None, "layers": [layer]}) == (None, None)
+    assert image.mask_of({"background": ground, "layers": [layer]}) == (ground, None)
+    layer.putpixel((1, 0), (255, 0, 255, 90))
+    init, mask = image.mask_of({"background": ground, "layers": [layer]})
+    assert init is ground and mask.tobytes() == bytes([0, 255, 0, 0, 0, 0, 0, 0])
+
+
+def test_a_preview_is_a_small_jpeg_of_all_pictures_side_by_side():
+    html = image.preview([Image.new("RGB", (512, 256), colour) for colour in ("red", "blue")], "step 1 <b>")
+    assert 'alt="Preview: step 1 &lt;b&gt;"' in html
+    sheet = Image.open(io.BytesIO(base64.b64decode(html.split("base64,")[1].split('"')[0])))
+    assert sheet.format == "JPEG" and sheet.size == (256, 64)
+    assert sheet.getpixel((64, 32))[0] > 240 and sheet.getpixel((192, 32))[2] > 240
+
+
+def test_a_missing_model_is_said_on_the_page():
+    blocks = app.build("nosuch")
+    assert "model &#x27;nosuch&#x27; was not found" in str(
+        [getattr(b, "value", "") for b in blocks.blocks.values()]
+    )
+
+
+@pytest.mark.parametrize("argv", [["--port", "99999"], ["--port", "x"], ["--frob"]])
+def test_a_wrong_option_is_refused_in_one_sentence(argv, capsys):
+    assert cli.main(["app", *argv]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
