@@ -285,6 +285,7 @@ def run(
             say(f"examples {drawn}/{recipe['data']['pool']}")
     accelerator.wait_for_everyone()
     pool = read_pool(out / "pool")
+    say(f"training in {accelerator.num_processes} processes on {device}")
     empty = text.encode([""]) if text else None
     since, log, smooth = time.monotonic(), out / "log.jsonl", None
     for state, loss in train(recipe, pool, out, empty, accelerator):
