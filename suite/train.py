@@ -1,8 +1,8 @@
 """Training for every medium: a recipe and captioned examples become a model folder.
 
 A recipe (TOML) says what to train: an autoencoder, or a denoiser on the latents of one. The examples are
-drawn once into a pool on disk, from which every step draws by its own number; so a run that was killed goes on
-from its last checkpoint to the same weights.
+drawn once into a pool on disk, from which every step draws by its own number; so a run that was killed goes
+on from its last checkpoint to the same weights.
 """
 
 from __future__ import annotations
