@@ -3,7 +3,13 @@
 from torch import nn
 
 from suite.nn.autoencoder import Autoencoder
+from suite.nn.classifier import Classifier
 from suite.nn.transformer import Transformer
 from suite.nn.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"autoencoder": Autoencoder, "transformer": Transformer, "unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "autoencoder": Autoencoder,
+    "classifier": Classifier,
+    "transformer": Transformer,
+    "unet": UNet,
+}

@@ -1,0 +1,309 @@
+"""`suite eval image`: draws prompts whose combinations training never showed, and judges what was drawn.
+
+Pixels tell number, colour and place; a network trained on real pictures tells what an object is. Both are
+judged themselves on real scenes of the same prompts, and on scenes of other prompts, which is chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modalities.image import ImageRequest
+from suite import storage
+from suite.request import controls
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from modalities.image.measure import Namer
+    from modalities.image.prompts import Prompt
+
+Draw = Callable[..., "Image"]  # (prompt, **fields of the request) -> picture
+REFERENCE = "reference.safetensors"  # features of real scenes, beside the judge's weights
+NEGATED = {
+    "banana": "yellow", "carrot": "orange", "crab": "red", "dolphin": "blue", "eggplant": "purple",
+    "fire engine": "red", "flamingo": "pink", "fox": "orange", "lemon": "yellow", "pretzel": "orange",
+    "strawberry": "red", "tomato": "red",
+}  # fmt: skip
+SHARES = ("right", "named", "seen")
+FIXED = ("prompt", "negative_prompt", "seed", "init", "strength", "mask", "num_images")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the objects are the ones asked for, and whether number, colour and place are as asked."""
+
+    named: bool
+    seen: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether all is as asked."""
+        return self.named and self.seen
+
+
+def verdict(prompt: Prompt, picture: Image, namer: Namer) -> Verdict:
+    """Judges one picture; an object is named right if its name is the likeliest of all the judge's names."""
+    from modalities.image import measure
+
+    parts = measure.parts(picture)[:8]
+    if not parts:
+        return Verdict(False, False)
+    scores = namer.scores([measure.crop(picture, part, namer.side) for part in parts])
+    best, wanted = scores.argmax(1).tolist(), [namer.names.index(name) for name, _ in prompt.things]
+    if prompt.count > 1:
+        return Verdict(int(scores.mean(0).argmax()) == wanted[0], len(parts) == prompt.count)
+    if len(parts) < len(wanted):
+        return Verdict(False, False)
+
+    def likely(places: tuple[int, ...]) -> float:
+        return sum(float(scores[place, name]) for place, name in zip(places, wanted, strict=True))
+
+    places = max(permutations(range(len(parts)), len(wanted)), key=likely)
+    named = all(best[place] == name for place, name in zip(places, wanted, strict=True))
+    found = [parts[place] for place in places]
+    asked = [colour for _, colour in prompt.things]
+    seen = all(not c or measure.colour(picture, part) == c for c, part in zip(asked, found, strict=True))
+    if prompt.relation:
+        seen = seen and measure.stands(found[0], found[1], prompt.relation)
+    return Verdict(named, seen)
+
+
+def scores(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+    """For each kind of prompt and for the kinds' mean: how many, and the shares of `SHARES`."""
+    table: dict[str, dict[str, float]] = {}
+    for kind in dict.fromkeys(prompt.kind for prompt in prompts):
+        those = [v for p, v in zip(prompts, verdicts, strict=True) if p.kind == kind]
+        shares = {what: _mean([getattr(v, what) for v in those]) for what in SHARES}
+        table[kind] = {"prompts": len(those), **shares}
+    mean = {what: _mean([row[what] for row in table.values()]) for what in SHARES}
+    return {**table, "mean": {"prompts": len(prompts), **mean}}
+
+
+def real_scenes(namer: Namer, data: Path, count: int = 16, seed: int = 0) -> dict[str, Any]:
+    """The judge's own scores: on real scenes of the prompts, and of other prompts of their kind: chance."""
+    from modalities.image.compose import Composer
+    from modalities.image.prompts import prompts, real_scene
+
+    composer, asked = Composer(data), prompts(count, seed)
+    drawn = [real_scene(p, composer, random.Random(f"{seed}/{i}")) for i, p in enumerate(asked)]
+    others = []
+    for i, prompt in enumerate(asked):
+        group = [j for j, other in enumerate(asked) if other.kind == prompt.kind]
+        others.append(drawn[group[(group.index(i) + 1) % len(group)]])
+    ways = {"real": drawn, "chance": others}
+    return {
+        way: scores(asked, [verdict(p, d, namer) for p, d in zip(asked, pictures, strict=True)])
+        for way, pictures in ways.items()
+    }
+
+
+def reference(namer: Namer, data: Path, count: int = 24, draws: int = 3) -> Tensor:
+    """(N, D) features of real scenes of held-out combinations, for the kernel distance."""
+    import torch
+
+    from modalities.image.compose import Composer
+    from modalities.image.prompts import prompts, real_scene
+
+    composer = Composer(data)
+    found = []
+    for i, prompt in enumerate(prompts(count)):
+        scenes = [real_scene(prompt, composer, random.Random(f"reference/{i}/{n}")) for n in range(draws)]
+        found.append(namer.features(scenes))
+    return torch.cat(found)
+
+
+def negatives(draw: Draw, namer: Namer, seed: int) -> dict[str, float]:
+    """What a negative prompt does to the share of an object that has the colour it names, and to the object.
+
+    Returns: mean shares of the colour, and of objects named right, without and with the negative prompt.
+    """
+    from modalities.image import measure
+    from modalities.image.compose import article
+
+    keys = ("colour without", "colour with", "named without", "named with")
+    found: dict[str, list[float]] = {key: [] for key in keys}
+    for i, (name, colour) in enumerate(_told("negative prompts", list(NEGATED.items()))):
+        for way, negative in (("without", ""), ("with", colour)):
+            picture = draw(article(name), seed=seed + i, negative_prompt=negative)
+            parts = measure.parts(picture)[:1]
+            crops = [measure.crop(picture, part, namer.side) for part in parts]
+            best = namer.scores(crops).argmax(1).tolist()
+            found[f"colour {way}"] += [measure.colours(picture, part).get(colour, 0.0) for part in parts]
+            found[f"named {way}"].append(best == [namer.names.index(name)])
+    return {"prompts": len(NEGATED), **{key: _mean(values) for key, values in found.items()}}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the evaluation; a bad request is a ValueError, which `suite` tells in one sentence."""
+    return _run(_parser().parse_args(list(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from suite.cli import Parser
+
+    parser = Parser(
+        prog="suite eval image", description="Judges what a model draws of combinations it never saw."
+    )
+    parser.add_argument("--count", type=int, default=16, help="prompts of each kind (default 16)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the prompts and of the first picture (default 0)"
+    )
+    parser.add_argument(
+        "--judge", default="image-judge", help="the network that names objects (default image-judge)"
+    )
+    parser.add_argument("--data", type=Path, help="the packs: measures the judge anew, on real scenes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure and verdict there")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="write a PNG of 64 prompts; red captions are wrong"
+    )
+    parser.add_argument("--device", help="cpu, cuda, mps; chosen by itself")
+    parser.add_argument("--dtype", help="float32, bfloat16, float16; chosen by itself")
+    for name, control in controls(ImageRequest).items():
+        if name not in FIXED:
+            flags = [f"--{name.replace('_', '-')}", *([f"--{control.alias}"] if control.alias else [])]
+            kind: dict[str, Any] = (
+                {"action": argparse.BooleanOptionalAction} if control.kind == "bool" else {}
+            )
+            parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=control.help, **kind)
+    return parser
+
+
+def _run(told: argparse.Namespace) -> int:
+    fields = {
+        name: getattr(told, name) for name in ImageRequest.model_fields if name not in FIXED and name in told
+    }
+    request = ImageRequest(prompt="a check", seed=told.seed, **fields)
+    if not 1 <= told.count <= 500:
+        raise ValueError(f"count is {told.count}; it must be 1 to 500")
+    for name, path, suffix in (("json", told.json, ".json"), ("sheet", told.sheet, ".png")):
+        if path and (path.suffix != suffix or not path.parent.is_dir()):
+            raise ValueError(f"{name} is '{path}'; it must be a {suffix} file in a folder that exists")
+    if told.data and not told.data.is_dir():
+        raise ValueError(f"data is '{told.data}'; there is no such folder")
+    storage.find(request.model)
+
+    from modalities.image import load
+    from modalities.image.measure import kernel_distances
+    from modalities.image.measure import namer as load_namer
+    from modalities.image.prompts import OBJECTS
+
+    namer, config = load_namer(OBJECTS, told.judge)
+    pipe = load(request.model, told.device, told.dtype)
+    picked = {k: v for k, v in fields.items() if k != "model"}
+
+    def draw(prompt: str, **more: Any) -> Image:
+        more["seed"] %= 2**32
+        return pipe(prompt, **{**picked, **more}).items[0]
+
+    report = evaluate(draw, namer, told.count, told.seed, sheet=told.sheet)
+    real = (
+        real_scenes(namer, told.data, told.count, told.seed) if told.data else config.get("real_scenes", {})
+    )
+    features = report.pop("features")
+    beside = storage.find(told.judge) / REFERENCE
+    if told.data or beside.is_file():
+        from safetensors.torch import load_file
+
+        known = reference(namer, told.data) if told.data else load_file(beside)["features"].float()
+        report["kernel distance"] = kernel_distances(features, known)
+    used = pipe.request("a check", **picked)
+    report |= {"model": request.model, "request": used.model_dump(mode="json", exclude=set(FIXED)),
+               "judge": {"held_out_pictures": config.get("held_out_pictures"), **real}}  # fmt: skip
+    sys.stdout.write(markdown(report))
+    if told.json:
+        with storage.replacing(told.json) as part:
+            part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None = None) -> dict[str, Any]:
+    """Every figure that needs pictures drawn.
+
+    Args:
+        draw: (prompt, **fields) to a picture.
+        namer: names objects.
+        count: prompts of each kind.
+        seed: of the prompts; picture i has seed + i.
+        sheet: where to save the contact sheet.
+
+    Returns: scores, single verdicts, the effect of guidance and of negative prompts, the pictures' features.
+    """
+    from modalities.image.prompts import prompts
+
+    asked = prompts(count, seed)
+    drawn = [draw(p.text, seed=seed + i) for i, p in enumerate(_told("prompts", asked))]
+    verdicts = [verdict(p, d, namer) for p, d in zip(asked, drawn, strict=True)]
+    if sheet:
+        from modalities.image.sheet import contact_sheet
+
+        contact_sheet(asked, drawn, [v.right for v in verdicts], sheet)
+    simple = [i for i, p in enumerate(asked) if p.kind in ("one object", "colours")]
+    unguided = [
+        draw(asked[i].text, seed=seed + i, guidance_scale=1) for i in _told("prompts unguided", simple)
+    ]
+    at_one = [verdict(asked[i], d, namer).right for i, d in zip(simple, unguided, strict=True)]
+    return {
+        "seed": seed,
+        "scores": scores(asked, verdicts),
+        "guidance": {"prompts": len(simple), "scale 1": _mean(at_one),
+                     "as asked": _mean([verdicts[i].right for i in simple])},
+        "negative prompt": negatives(draw, namer, seed),
+        "prompts": [{**asdict(p), **asdict(v)} for p, v in zip(asked, verdicts, strict=True)],
+        "features": namer.features(drawn),
+    }  # fmt: skip
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as the model card shows it."""
+    judge = report["judge"]
+    lines = [
+        "| held-out prompts | number | right | objects | pixels | real scenes | chance |",
+        "| --- " * 7 + "|",
+    ]
+    for kind, row in report["scores"].items():
+        error = math.sqrt(row["right"] * (1 - row["right"]) / row["prompts"])
+        own = [
+            f"{judge[which][kind]['right']:.2f}" if which in judge else "-" for which in ("real", "chance")
+        ]
+        shares = [f"{row['right']:.2f} ± {error:.2f}", f"{row['named']:.2f}", f"{row['seen']:.2f}", *own]
+        lines.append(f"| {kind} | {row['prompts']} | {' | '.join(shares)} |")
+    lines.append("")
+    for which, held in (judge["held_out_pictures"] or {}).items():
+        if held["pictures"]:
+            best = f"first {held['top1']:.2f}, among the first five {held['top5']:.2f}"
+            of = f"{held['pictures']} held-out real pictures, {held['names']} names"
+            lines.append(f"- judge, {which}: the right name is {best} of the time ({of})")
+    if "kernel distance" in report:
+        far, near, spread = report["kernel distance"].values()
+        lines.append(f"- kernel distance to real scenes: {far:.4f} (real to real {near:.4f} ± {spread:.4f})")
+    told = report["guidance"]
+    both = f"{told['as asked']:.2f} as asked, {told['scale 1']:.2f} at scale 1"
+    lines.append(f"- guidance, {told['prompts']} prompts of one object: right {both}")
+    told = report["negative prompt"]
+    share = f"covers {told['colour without']:.2f} of it without and {told['colour with']:.2f} with it"
+    named = f"it is named right {told['named without']:.2f} and {told['named with']:.2f} of the time"
+    lines.append(f"- negating an object's colour, {told['prompts']} prompts: the colour {share}; {named}")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _told(what: str, every: Sequence[Any]) -> Iterable[Any]:
+    """The same, with progress on stderr."""
+    for i, one in enumerate(every):
+        if i * 10 // len(every) > (i - 1) * 10 // len(every):
+            sys.stderr.write(f"{what} {i}/{len(every)}\n")
+        yield one
