@@ -158,6 +158,7 @@ def tab(model: str = "") -> None:
 
     def drawing(told: dict[Any, Any], session: gr.Request) -> Generator[dict[Any, Any], None, None]:
         asked = {name: told[component] for name, component in fields.items()}
+        asked |= {name: None for name, value in asked.items() if value == "" and known[name].kind != "text"}
         asked["init"], asked["mask"] = mask_of(told[editor])
         for moment in shared.run(adapter, asked, stops.setdefault(session.session_hash, Event())):
             update = {line: shared.status(moment.status, moment.done, refused=moment.refused)}

@@ -97,11 +97,12 @@ def widget(control: Control, value: Any, **more: Any) -> gr.components.Component
     if control.kind == "text":
         return gr.Textbox(**told)
     low, high, step = control.low, control.high, control.step or 0.01
-    if value is None or low is None or high is None or (high - low) / step > POSITIONS:
-        return gr.Number(
-            step=step, placeholder="by itself", **told
-        )  # no bounds: the request judges, in its own words
-    return gr.Slider(low, high, step=step, precision=0 if control.kind == "int" else 4, **told)
+    if value is None:  # a gr.Number would open with 0
+        return gr.Textbox(placeholder="chosen by itself", **told)
+    if low is None or high is None or (high - low) / step > POSITIONS:
+        return gr.Number(step=step, **told)  # without bounds: the request judges, in its own words
+    told = {"min_width": 200, "precision": 0 if control.kind == "int" else 4, **told}
+    return gr.Slider(low, high, step=step, **told)
 
 
 def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generator[Moment, None, None]:

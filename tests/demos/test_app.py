@@ -128,11 +128,18 @@ def test_a_drawing_goes_to_the_gallery_as_a_file_that_restores_it(page, fields):
     *_, last = page.drawing(ask(page, prompt="a red apple!", seed=7), SESSION)
     (path, caption), gallery = last[page.states[0]][0], last[page.kinds[gr.Gallery]]
     assert path.endswith("a-red-apple-7.png") and caption == "a red apple!, seed 7"
-    assert restore(path)["seed"] == 7 and gallery.value == [(path, caption)]
+    assert restore(path)["seed"] == 7 and gallery.value[0]["image"]["path"] == path
     told = page.restore(path)
     assert told[page.parts["field-prompt"]] == "a red apple!" and told[page.parts["field-seed"]] == 7
     assert page.reuse_seed([(path, caption)], 0)[page.parts["field-seed"]] == 7
     assert page.take([(path, caption)], 0) == path
+
+
+def test_a_number_left_to_the_sampler_is_an_empty_box_not_zero(page):
+    assert page.parts["field-eta"].value is None and not isinstance(page.parts["field-eta"], gr.Number)
+    for typed, wanted in (("", None), (None, None), ("0.5", 0.5)):
+        *_, last = page.drawing(ask(page, prompt="x", sampler="ancestral", eta=typed), SESSION)
+        assert restore(last[page.states[0]][0][0])["eta"] == wanted
 
 
 def test_a_refused_drawing_leaves_the_pictures_alone(page):
