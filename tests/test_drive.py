@@ -55,6 +55,11 @@ def test_nan_and_infinity_stop_the_run_in_words(run, bad):
         run(samplers.euler(start(0), GRID), broken)
 
 
+def test_a_huge_estimate_whose_sum_is_infinite_is_finite_still():
+    huge = torch.full((1, 2, 3, 3), 3e38)
+    assert drive.sample(samplers.euler(start(0), [1.0, 0.0]), lambda x, s: huge).equal(huge)
+
+
 def test_a_stop_iteration_from_the_network_does_not_pass_for_the_end():
     def broken(x: torch.Tensor, sigma: float) -> torch.Tensor:
         raise StopIteration(x)
