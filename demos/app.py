@@ -42,6 +42,7 @@ h1 { margin: 0; }
 .status progress, .status progress::-webkit-progress-bar { background: var(--border-color-primary); }
 .status progress::-webkit-progress-value { background: var(--primary-600); }
 .status progress::-moz-progress-bar { background: var(--primary-600); }
+.min_value, .max_value { color: var(--block-info-text-color) !important; }
 .gallery button, .editor button, .restore button { min-width: 24px; min-height: 24px; }
 """
 
@@ -68,7 +69,6 @@ def build(model: str = "") -> gr.Blocks:
     from demos import image
 
     with gr.Blocks(title="Diffusion suite", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        page.app_id = 2024
         gr.Markdown("# Diffusion suite")
         with gr.Tabs(), gr.Tab("Image", id="image"):
             image.tab(model)
@@ -82,13 +82,14 @@ def looks() -> dict[str, Any]:
     fonts = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
     mono = [gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "monospace"]
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=mono)
+    theme.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
     for suffix in ("", "_dark"):
         theme.set(**{
             f"button_primary_background_fill{suffix}": "*primary_700",
             f"button_primary_background_fill_hover{suffix}": "*primary_800",
             f"button_primary_text_color{suffix}": "white",
         })  # fmt: skip
-    return {"theme": theme, "css": CSS, "head": HEAD, "footer_links": []}
+    return {"theme": theme, "css": CSS, "head": HEAD, "footer_links": [], "run_history": False}
 
 
 def main(argv: list[str]) -> int:

@@ -187,7 +187,8 @@ def tab(model: str = "") -> None:
             shared.warn(str(error))
             return {file: None}
         values = {component: found[name] for name, component in fields.items() if name in found}
-        sentence = "settings restored; press Draw for the same picture"
+        start = "drop the picture it started from as well, then " if found["init"] else ""
+        sentence = f"settings restored; {start}press Draw for the same picture"
         return {**values, rolling: False, file: None, line: shared.status(sentence)}
 
     def reuse_seed(pictures: list[tuple[str, str]], number: int) -> Any:

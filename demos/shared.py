@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -120,7 +120,7 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
             yield Moment("stopped before the first step")
             return
         yield Moment("loading the model", 0.0)
-        loaded = pipeline(adapter, request.model)  # type: ignore[attr-defined]
+        loaded = pipeline(adapter, request.model)
         shown = float("-inf")
         with closing(loaded.trace(request)) as steps:
             while True:
@@ -149,8 +149,8 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
         yield Moment(mend if short else f"drawing failed: {error}", refused=True)
 
 
-def restored(adapter: Adapter, path: str, choices: Iterable[str]) -> dict[str, Any]:
-    """The fields a saved file carries, judged by the request.
+def restored(adapter: Adapter, path: str, choices: Collection[str]) -> dict[str, Any]:
+    """The fields a saved file carries, judged by the request; `init` names a file that is not at hand.
 
     Args:
         adapter: the medium.
@@ -159,13 +159,15 @@ def restored(adapter: Adapter, path: str, choices: Iterable[str]) -> dict[str, A
     Raises: ValueError, in one sentence.
     """
     try:
-        held = {**adapter.restore(Path(path)), "init": None, "mask": None}
-        fields = adapter.request(**held).model_dump()
+        held = adapter.restore(Path(path))
+        fields = adapter.request(**{**held, "init": None, "mask": None}).model_dump()
     except ValidationError as error:
         raise ValueError(f"the settings in this file cannot be used: {explain(error)}") from None
     except ValueError as error:
         raise ValueError(str(error).replace(path, Path(path).name)) from None
-    return {name: value for name, value in fields.items() if name != "model" or value in set(choices)}
+    if fields["model"] not in choices:
+        del fields["model"]
+    return {**fields, "init": held.get("init")}
 
 
 def status(sentence: str, done: float | None = None, *, refused: bool = False) -> str:

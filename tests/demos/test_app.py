@@ -135,6 +135,14 @@ def test_a_drawing_goes_to_the_gallery_as_a_file_that_restores_it(page, fields):
     assert page.take([(path, caption)], 0) == path
 
 
+def test_settings_of_a_redrawn_picture_ask_for_the_one_it_started_from(page):
+    told = ask(page, prompt="x")
+    told[page.kinds[gr.ImageEditor]] = {"background": Image.new("RGBA", (64, 64)), "layers": []}
+    *_, last = page.drawing(told, SESSION)
+    restored = page.restore(last[page.states[0]][0][0])
+    assert "the picture it started from" in " ".join(map(str, restored.values()))
+
+
 def test_a_number_left_to_the_sampler_is_an_empty_box_not_zero(page):
     assert page.parts["field-eta"].value is None and not isinstance(page.parts["field-eta"], gr.Number)
     for typed, wanted in (("", None), (None, None), ("0.5", 0.5)):
