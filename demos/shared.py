@@ -178,4 +178,4 @@ def status(sentence: str, done: float | None = None, *, refused: bool = False) -
 
 def warn(sentence: str) -> None:
     """Tells what the user can mend, without painting over the page."""
-    gr.Warning(escape(sentence), title="This cannot be done")
+    gr.Warning(escape(sentence))
