@@ -50,8 +50,16 @@ def autoencoder_loss(x: Tensor, y: Tensor, mean: Tensor, logvar: Tensor, kl_weig
     return pyramid(x, y) + kl_weight * 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
-def draw_levels(denoiser: Denoiser, count: int, generator: torch.Generator) -> Tensor:
+def draw_levels(
+    denoiser: Denoiser, count: int, generator: torch.Generator, shift: float = 1.0
+) -> Tensor:
     """Random noise levels to train at: logit-normal on the flow path, uniform in the timestep on the others.
+
+    Args:
+        denoiser: says the schedule.
+        count: how many.
+        generator: on the CPU.
+        shift: of the flow path's levels towards noise, where smooth latents are decided.
 
     Returns: (count,) float32.
 
@@ -59,11 +67,14 @@ def draw_levels(denoiser: Denoiser, count: int, generator: torch.Generator) -> T
     """
     schedule = denoiser.schedule
     if schedule.path.name == "flow":
-        return torch.randn(count, generator=generator).sigmoid().clamp(1e-3, 1 - 1e-3)
+        u = torch.randn(count, generator=generator).sigmoid().clamp(1e-3, 1 - 1e-3)
+        return shift * u / (1 + (shift - 1) * u)
     return torch.tensor(schedule.sigmas)[torch.randint(len(schedule.sigmas), (count,), generator=generator)]
 
 
-def denoising_loss(denoiser: Denoiser, x0: Tensor, cond: Conditioning, generator: torch.Generator) -> Tensor:
+def denoising_loss(
+    denoiser: Denoiser, x0: Tensor, cond: Conditioning, generator: torch.Generator, shift: float = 1.0
+) -> Tensor:
     """Squared error of what the network predicts, through its clean estimate: |denoised - x0|^2 / c_out^2.
 
     Args:
@@ -71,12 +82,13 @@ def denoising_loss(denoiser: Denoiser, x0: Tensor, cond: Conditioning, generator
         x0: (B, C, *S) float32, unit variance.
         cond: B rows.
         generator: of the levels and the noise, on the CPU.
+        shift: of the levels, as of `draw_levels`.
 
     Returns: (B,), the mean over the elements of each item.
 
     Source: Karras et al. 2022, arXiv 2206.00364, equation 8; for flow, Lipman et al. 2023, arXiv 2210.02747.
     """
-    sigma = draw_levels(denoiser, len(x0), generator)
+    sigma = draw_levels(denoiser, len(x0), generator, shift)
     eps = torch.randn(x0.shape, generator=generator).to(x0.device)
     c_out = torch.tensor([denoiser.coefficients(level)[2] for level in sigma.tolist()])
     sigma, c_out = sigma.to(x0.device), c_out.to(x0.device)

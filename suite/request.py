@@ -100,7 +100,7 @@ class Request(BaseModel):
     )
     mask: Media = Field(None, description="File that is white where the init file is to be redrawn.")
     loop: bool = Field(False, description="Make the result tile without a seam.")
-    model: str = Field("", description="A shipped model's name, a folder, a .safetensors file or a hub id.")
+    model: str = Field("", description="A shipped model's name, a folder, a safetensors file, a hub id.")
 
     @field_validator("prompt")
     @classmethod

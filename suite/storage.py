@@ -34,7 +34,7 @@ def roots() -> list[Path]:
     checkout = Path(__file__).resolve().parent.parent / "models"
     spec = find_spec(INSTALLED)
     installed = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
-    return [root for root in (checkout, *installed) if root.is_dir()]
+    return list(dict.fromkeys(root.resolve() for root in (checkout, *installed) if root.is_dir()))
 
 
 def shipped() -> dict[str, Path]:

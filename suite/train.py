@@ -197,9 +197,8 @@ def train(
                         keep = rows_from.random(len(rows)) >= told.get("drop", 0.1)
                         both = Conditioning.cat([cond, empty])
                         cond = both.select([i if kept else len(rows) for i, kept in enumerate(keep)])
-                    loss = denoising_loss(
-                        denoiser, x.to(accelerator.device), cond.to(accelerator.device), noise
-                    ).mean()
+                    x, cond = x.to(accelerator.device), cond.to(accelerator.device)
+                    loss = denoising_loss(denoiser, x, cond, noise, told.get("shift", 1.0)).mean()
             accelerator.backward(loss / micro)
             total += loss.item() / micro
         if not math.isfinite(total):

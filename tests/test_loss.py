@@ -103,3 +103,11 @@ def test_the_divergence_is_the_closed_form_of_torch_distributions():
     expected = kl_divergence(Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)).mean()
     torch.testing.assert_close(loss.autoencoder_loss(x, x, mean, logvar, 0.5), 0.5 * expected)
     assert loss.autoencoder_loss(x, x, 0 * mean, 0 * logvar, 1.0) == 0
+
+
+@pytest.mark.parametrize("shift", [1.0, 4.0])
+def test_training_levels_have_the_median_of_their_shift(shift):
+    denoiser = Denoiser(lambda *_: None, schedules.make("flow"), "flow")
+    levels = loss.draw_levels(denoiser, 4001, torch.Generator().manual_seed(0), shift)
+    assert levels.median().item() == pytest.approx(shift / (1 + shift), abs=0.02)  # of a half, shifted
+    assert 0 < levels.min() and levels.max() < 1

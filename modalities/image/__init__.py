@@ -35,7 +35,7 @@ class ImageRequest(Request):
     width: int = Field(256, ge=64, le=2048, multiple_of=16, description="Width.", json_schema_extra=PIXELS)
     height: int = Field(256, ge=64, le=2048, multiple_of=16, description="Height.", json_schema_extra=PIXELS)
     num_images: int = Field(1, ge=1, le=256, description="Pictures to draw, of items that follow each other.")
-    model: str = Field("image", description="A shipped model's name, a folder, a .safetensors file or a hub id.")
+    model: str = Field("image", description="A shipped model's name, a folder, a safetensors file, a hub id.")
 
 
 class ImageAdapter:
@@ -104,7 +104,7 @@ class ImageAdapter:
         """Training pictures by number: composed from the packs in `data`, or those of an imagefolder."""
         from modalities.image.compose import Drawing
 
-        told = {name: options[name] for name in ("size", "subgroups") if name in options}
+        told = {name: options[name] for name in ("size", "objects") if name in options}
         return Drawing(data, seed, **told)
 
     def sheet(self, items: Sequence[Image], path: Path) -> None:

@@ -85,16 +85,15 @@ def held_out_pair(first: str, second: str) -> bool:
     return held_out("pair", *sorted((first, second)))
 
 
-def load(data: Path, subgroups: Sequence[str] = ()) -> list[Item]:
-    """The pictures of the packs below `data`; if `subgroups` of the stills are given, of their objects."""
+def load(data: Path, objects: Sequence[str] = ()) -> list[Item]:
+    """The pictures of the packs below `data`; only of `objects`, in every style, if any are named."""
     rows = {pack: read_rows(data / pack) for pack in PACKS if (data / pack).is_dir()}
-    wanted = {plain_name(row) for row in rows.get("stills", ()) if row.get("subgroup") in subgroups}
     items = []
     for pack, told in rows.items():
         for row in told:
             name, source = plain_name(row), row.get("source")
             style = row.get("style") or ("product render" if pack == "shapes" else "picture")
-            if subgroups and name not in wanted:
+            if objects and name not in objects:
                 continue
             weight = SOURCES.get(source or "", 0.1 if pack == "shapes" else 1.0)
             weight *= GROUPS.get(row.get("group") or "", 1.0)
@@ -169,16 +168,16 @@ def cut_out(picture: Image.Image) -> Image.Image:
 class Composer:
     """Draws scenes from the packs, without the objects and combinations that are held out."""
 
-    def __init__(self, data: Path, size: int = 256, subgroups: Sequence[str] = ()) -> None:
+    def __init__(self, data: Path, size: int = 256, objects: Sequence[str] = ()) -> None:
         """Reads the packs' metadata; pictures are read when drawn.
 
         Args:
             data: the folder of the packs.
             size: of the scenes, in pixels.
-            subgroups: of the stills; only objects named there are drawn, in every style. All if it is empty.
+            objects: names of what is drawn, in every style; everything if it is empty.
         """
         self.size = size
-        self.items = [item for item in load(data, subgroups) if not held_out_object(item.name)]
+        self.items = [item for item in load(data, objects) if not held_out_object(item.name)]
         if not self.items:
             raise ValueError(f"no pictures to train on were found in {data}; it must hold the packs")
         self.weights = [item.weight for item in self.items]
@@ -344,11 +343,11 @@ def arrange(rng: random.Random, number: int) -> list[tuple[float, float, float]]
 class Drawing:
     """The n-th training example of a folder: a scene of the packs, or a picture of an imagefolder."""
 
-    def __init__(self, data: Path, seed: int, size: int = 256, subgroups: Sequence[str] = ()) -> None:
+    def __init__(self, data: Path, seed: int, size: int = 256, objects: Sequence[str] = ()) -> None:
         """Takes the folder, the seed, and the recipe's options as of `Composer`."""
         self.data, self.seed, self.size = data, seed, size
         packs = any((data / pack).is_dir() for pack in PACKS)
-        self.composer = Composer(data, size, subgroups) if packs else None
+        self.composer = Composer(data, size, objects) if packs else None
         self.rows = [] if packs else read_rows(data)
         if not packs and not self.rows:
             raise ValueError(f"{data / 'metadata.jsonl'} names no picture")
