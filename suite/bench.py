@@ -110,7 +110,7 @@ def steps(quick: bool) -> Iterator[Row]:
     """
     import diffusers
 
-    runs, repeats, count = (2, 3, 6) if quick else (3, 40, 24)
+    repeats, count = (3, 6) if quick else (40, 24)
     x0, predicted = torch.randn(2, 1, 4, 32, 32, generator=torch.Generator().manual_seed(0)).unbind()
     cond = Conditioning(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool))
     for name, (method, kind, told) in THEIRS.items():
@@ -139,7 +139,7 @@ def steps(quick: bool) -> Iterator[Row]:
                 t.expand(len(x))
                 x = scheduler.step(predicted, t, x, return_dict=False)[0]
 
-        mine, bare, theirs = (1e6 / count * best for best in least([ours, alone, other], repeats, runs))
+        mine, bare, theirs = (1e6 / count * best for best in least([ours, alone, other], repeats))
         note = f"against {kind}; the sampler alone {bare / theirs:.2f}"
         yield Row("steps", name, mine, theirs, "us", 1 / 3, repeats, note)
 
@@ -148,7 +148,7 @@ def pipelines(quick: bool) -> Iterator[Row]:
     """A prompt to a picture: our pipeline and StableDiffusionPipeline, unchanged, on the same modules."""
     sizes = {"tiny": PIPELINES["tiny"]} if quick else PIPELINES
     for name, widths in sizes.items():
-        repeats, count = (2, 2) if quick else (20 if name == "tiny" else 8, 20)
+        repeats, count = (2, 2) if quick else (20 if name == "tiny" else 10, 10)
         with tempfile.TemporaryDirectory() as folder:
             pipe = _stable_diffusion(Path(folder), widths)
         mine = compat.pipeline(pipe)
@@ -212,7 +212,6 @@ GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
 def least(
     calls: Sequence[Callable[[], object]],
     repeats: int,
-    runs: int = 1,
     clock: Callable[[], float] = time.thread_time,
 ) -> list[float]:
     """The least time of each call, in seconds; they take turns, after one round that is not counted.
@@ -220,17 +219,15 @@ def least(
     Args:
         calls: to be timed.
         repeats: rounds.
-        runs: of a call in a row, over which its time is averaged.
         clock: seconds.
     """
     best = [float("inf")] * len(calls)
     for number in range(repeats + 1):
         for i, call in enumerate(calls):
             start = clock()
-            for _ in range(runs):
-                call()
+            call()
             if number:
-                best[i] = min(best[i], (clock() - start) / runs)
+                best[i] = min(best[i], clock() - start)
     return best
 
 
@@ -255,7 +252,7 @@ def single_thread() -> Iterator[None]:
 def _children() -> float:
     """CPU seconds of the processes that were started and are done; the clock's where none are counted."""
     spent = os.times()
-    return spent.children_user + spent.children_system or time.perf_counter()
+    return spent.children_user + spent.children_system if os.name == "posix" else time.perf_counter()
 
 
 def _process(arguments: Sequence[str]) -> str:

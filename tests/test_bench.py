@@ -91,6 +91,7 @@ def test_what_cannot_be_measured_is_refused():
 def test_start_up_runs_the_command_to_its_file(monkeypatch, tiny_model):
     commands = []
     monkeypatch.setattr(bench, "_process", lambda command: commands.append(list(command)))
+    monkeypatch.setattr(bench, "_children", lambda: float(len(commands)))
     rows = list(bench.startup(True, str(tiny_model)))
     drawn = commands[0]
     assert drawn[:4] == ["-m", "suite.cli", "image", "a red apple"] and drawn[-1].endswith(".png")
