@@ -272,7 +272,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         "| --- " * 7 + "|",
     ]
     for kind, row in report["scores"].items():
-        error = math.sqrt(row["right"] * (1 - row["right"]) / row["prompts"])
+        count = row["prompts"] + 4  # Agresti and Coull 1998: with two more right and two more wrong
+        share = (row["right"] * row["prompts"] + 2) / count
+        error = math.sqrt(share * (1 - share) / count)
         own = [
             f"{judge[which][kind]['right']:.2f}" if which in judge else "-" for which in ("real", "chance")
         ]
@@ -291,9 +293,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     both = f"{told['as asked']:.2f} as asked, {told['scale 1']:.2f} at scale 1"
     lines.append(f"- guidance, {told['prompts']} prompts of one object: right {both}")
     told = report["negative prompt"]
-    share = f"covers {told['colour without']:.2f} of it without and {told['colour with']:.2f} with it"
-    named = f"it is named right {told['named without']:.2f} and {told['named with']:.2f} of the time"
-    lines.append(f"- negating an object's colour, {told['prompts']} prompts: the colour {share}; {named}")
+    share = f"share of it goes from {told['colour without']:.2f} to {told['colour with']:.2f}"
+    named = f"the object is named right {told['named without']:.2f} before, {told['named with']:.2f} after"
+    lines.append(f"- negating an object's colour, {told['prompts']} prompts: its {share}; {named}")
     return "\n".join(lines) + "\n"
 
 

@@ -36,7 +36,7 @@ def contact_sheet(
     for place, i in enumerate(chosen):
         left, top = GAP + place % COLUMNS * width, GAP + place // COLUMNS * height
         sheet.paste(pictures[i].convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
-        words = "\n".join(textwrap.wrap(prompts[i].text, 27)[:2])
+        words = "\n".join(textwrap.wrap(prompts[i].text, 25)[:2])
         draw.multiline_text(
             (left, top + SIDE + 2), words, (20, 20, 24) if right[i] else (200, 30, 40), font, spacing=1
         )
