@@ -30,9 +30,9 @@ BASIC = (
 BY_HAND = {"init", "mask"}  # through the editor
 EXAMPLES = (
     "a red apple",
-    "two blue balls",
-    "a green cup left of a yellow chair",
-    "a pink flower, flat emoji",
+    "two lemons",
+    "a strawberry on a blue background",
+    "a blue automobile, flat emoji",
 )
 KEPT = 24  # pictures in the gallery
 PREVIEW = 256  # pixels
