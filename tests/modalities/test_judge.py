@@ -59,7 +59,7 @@ class Silhouettes:
         for row, crop in zip(found, crops, strict=True):
             mask = Image.fromarray(255 * measure.parts(crop)[0].mask.astype(np.uint8))
             row[:] = torch.from_numpy(-((self.known - self.outline(mask)) ** 2).mean(1))
-        return found
+        return (300 * found).log_softmax(-1)
 
     def features(self, pictures):
         return torch.stack([measure.tensor([p], 8).flatten() for p in pictures])
