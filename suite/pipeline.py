@@ -177,7 +177,7 @@ class Pipeline:
                 rescale=request.guidance_rescale,
                 interval=(request.guidance_low, request.guidance_high),
             )
-            steps = drive.trace(sampler, torch.no_grad()(denoise), steps=steps_each)
+            steps = drive.trace(sampler, torch.inference_mode()(denoise), steps=steps_each)
             while True:
                 try:
                     step = next(steps)
