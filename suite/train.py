@@ -160,6 +160,9 @@ def train(
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     )
+    if told.get("init"):
+        given = storage.weights(storage.find(told["init"]))
+        network.load_state_dict({name: tensor.float() for name, tensor in given.items()})
     wrapped, optimiser = accelerator.prepare(network, optimiser)
     state, checkpoint = (
         State(network, getattr(optimiser, "optimizer", optimiser)),
@@ -370,6 +373,7 @@ def main(modality: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--batch", type=int, help="instead of the recipe's")
+    parser.add_argument("--init", help="model to start from, of the same network: a name or folder")
     told = parser.parse_args(argv)
     path = told.recipe or storage.find(modality) / "recipe.toml"
     recipe = read_recipe(path)
@@ -380,6 +384,8 @@ def main(modality: str, argv: Sequence[str]) -> int:
             if getattr(told, name) < 1:
                 raise ValueError(f"{name} is {getattr(told, name)}; it must be at least 1")
             recipe["train"][name] = getattr(told, name)
+    if told.init:
+        recipe["train"]["init"] = str(storage.find(told.init))
     if not told.data.is_dir():
         raise ValueError(f"data is {str(told.data)!r}; it must be a folder")
     told.out.mkdir(parents=True, exist_ok=True)

@@ -213,3 +213,14 @@ def test_a_bad_recipe_is_refused_in_a_sentence(recipes, change, sentence):
     (recipes / "vae.toml").write_text(AUTOENCODER.replace(*change))
     with pytest.raises(ValueError, match=sentence):
         train.read_recipe(recipes / "vae.toml")
+
+
+def test_training_starts_from_a_model_that_is_given(recipes, tmp_path):
+    recipe, pool = train.read_recipe(recipes / "vae.toml"), pool_of()
+    state = weights_after(recipe, pool, tmp_path / "first", (6,))
+    settings = {"network": {"type": "autoencoder", **state.network.config}}
+    storage.save(tmp_path / "given", state.averaged(), settings)
+    recipe["train"] |= {"init": str(tmp_path / "given"), "learning_rate": 0.0}
+    begun = weights_after(recipe, pool, tmp_path / "second", (1,))
+    for name, parameter in begun.network.named_parameters():
+        assert torch.equal(parameter, state.mean[name]), name
