@@ -382,7 +382,10 @@ def main(argv: Sequence[str]) -> int:
     with single_thread():
         for group in told.only or GROUPS:
             sys.stderr.write(f"measuring {group} ...\n")
-            rows += GROUPS[group](told.quick, told.model) if group == "startup" else GROUPS[group](told.quick)
+            measured = GROUPS[group]
+            for row in measured(told.quick, told.model) if group == "startup" else measured(told.quick):
+                rows.append(row)
+                sys.stderr.write(f"  {row.name}: {row.ratio:.2f}\n")  # what a run that is stopped has found
     command = " ".join(["suite bench", *argv])
     if told.json:
         full = [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows]
