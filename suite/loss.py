@@ -51,7 +51,7 @@ def autoencoder_loss(x: Tensor, y: Tensor, mean: Tensor, logvar: Tensor, kl_weig
 
 
 def draw_levels(
-    denoiser: Denoiser, count: int, generator: torch.Generator, shift: float = 1.0
+    denoiser: Denoiser, count: int, generator: torch.Generator, shift: float = 1.0, spread: float = 1.0
 ) -> Tensor:
     """Random noise levels to train at: logit-normal on the flow path, uniform in the timestep on the others.
 
@@ -60,6 +60,7 @@ def draw_levels(
         count: how many.
         generator: on the CPU.
         shift: of the flow path's levels towards noise, where smooth latents are decided.
+        spread: standard deviation of their logit; 1.7 is nearly uniform, so that low levels are learned too.
 
     Returns: (count,) float32.
 
@@ -67,13 +68,18 @@ def draw_levels(
     """
     schedule = denoiser.schedule
     if schedule.path.name == "flow":
-        u = torch.randn(count, generator=generator).sigmoid().clamp(1e-3, 1 - 1e-3)
+        u = (spread * torch.randn(count, generator=generator)).sigmoid().clamp(1e-3, 1 - 1e-3)
         return shift * u / (1 + (shift - 1) * u)
     return torch.tensor(schedule.sigmas)[torch.randint(len(schedule.sigmas), (count,), generator=generator)]
 
 
 def denoising_loss(
-    denoiser: Denoiser, x0: Tensor, cond: Conditioning, generator: torch.Generator, shift: float = 1.0
+    denoiser: Denoiser,
+    x0: Tensor,
+    cond: Conditioning,
+    generator: torch.Generator,
+    shift: float = 1.0,
+    spread: float = 1.0,
 ) -> Tensor:
     """Squared error of what the network predicts, through its clean estimate: |denoised - x0|^2 / c_out^2.
 
@@ -83,12 +89,13 @@ def denoising_loss(
         cond: B rows.
         generator: of the levels and the noise, on the CPU.
         shift: of the levels, as of `draw_levels`.
+        spread: of the levels, as of `draw_levels`.
 
     Returns: (B,), the mean over the elements of each item.
 
     Source: Karras et al. 2022, arXiv 2206.00364, equation 8; for flow, Lipman et al. 2023, arXiv 2210.02747.
     """
-    sigma = draw_levels(denoiser, len(x0), generator, shift)
+    sigma = draw_levels(denoiser, len(x0), generator, shift, spread)
     eps = torch.randn(x0.shape, generator=generator).to(x0.device)
     c_out = torch.tensor([denoiser.coefficients(level)[2] for level in sigma.tolist()])
     sigma, c_out = sigma.to(x0.device), c_out.to(x0.device)

@@ -201,7 +201,8 @@ def train(
                         both = Conditioning.cat([cond, empty])
                         cond = both.select([i if kept else len(rows) for i, kept in enumerate(keep)])
                     x, cond = x.to(accelerator.device), cond.to(accelerator.device)
-                    loss = denoising_loss(denoiser, x, cond, noise, told.get("shift", 1.0)).mean()
+                    levels = {name: told[name] for name in ("shift", "spread") if name in told}
+                    loss = denoising_loss(denoiser, x, cond, noise, **levels).mean()
             accelerator.backward(loss / micro)
             total += loss.item() / micro
         if not math.isfinite(total):

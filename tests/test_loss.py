@@ -72,11 +72,12 @@ def test_the_same_generator_loses_the_same_and_an_item_keeps_its_own_loss():
     assert (other != first).tolist() == [False, False, True, False]
 
 
-def test_levels_are_drawn_logit_normal_on_flow_and_evenly_in_time_elsewhere():
+@pytest.mark.parametrize("spread", (1.0, 1.7))
+def test_levels_are_drawn_logit_normal_on_flow_and_evenly_in_time_elsewhere(spread):
     flow = Denoiser(lambda x, *_: x, schedules.make("flow"), "flow")
-    drawn = loss.draw_levels(flow, 20000, torch.Generator().manual_seed(6))
+    drawn = loss.draw_levels(flow, 20000, torch.Generator().manual_seed(6), spread=spread)
     assert drawn.logit().mean() == pytest.approx(0, abs=0.03)
-    assert drawn.logit().std() == pytest.approx(1, abs=0.03)
+    assert drawn.logit().std() == pytest.approx(spread, abs=0.03)
     linear = Denoiser(lambda x, *_: x, schedules.make("linear"), "epsilon")
     drawn = loss.draw_levels(linear, 2000, torch.Generator().manual_seed(6))
     times = torch.tensor([linear.schedule.timestep(sigma) for sigma in drawn.tolist()]) / 1000
