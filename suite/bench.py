@@ -106,7 +106,7 @@ def steps(quick: bool) -> Iterator[Row]:
     """A step's work without the network: our sampler and Denoiser against a diffusers scheduler.
 
     Theirs scales the input, spreads the timestep over the batch and steps; ours also looks for NaN. Both make
-    their own grid, each run. The network is a constant.
+    their own grid, each run, and record no gradients, as the pipelines do. The network is a constant.
     """
     import diffusers
 
@@ -124,12 +124,15 @@ def steps(quick: bool) -> Iterator[Row]:
             x, noise = x0 * grid[0], Noise(0, 1)
             return samplers.make(method, x, grid, path=schedule.path, noise=noise)
 
+        @torch.no_grad()
         def ours(denoiser: Denoiser = denoiser, sampler: Any = sampler) -> Tensor:
             return drive.sample(sampler(), lambda x, sigma: denoiser(x, sigma, cond))
 
+        @torch.no_grad()
         def alone(sampler: Any = sampler) -> Tensor:
             return drive.sample(sampler(), lambda x, sigma: predicted)
 
+        @torch.no_grad()
         def other(scheduler: Any = scheduler) -> None:
             scheduler.set_timesteps(count)
             x = x0 * float(getattr(scheduler, "init_noise_sigma", 1.0))

@@ -83,16 +83,16 @@ class Denoiser:
 
         Returns: (B, C, *S) float32.
         """
-        batch = len(x)
+        batch, rows = x.shape[0], cond.tokens.shape[0]
         levels = len(sigma) if isinstance(sigma, Tensor) and sigma.ndim else 1
-        if levels not in (1, batch) or len(cond) not in (1, batch):
-            raise ValueError(f"{batch} states came with {levels} levels and {len(cond)} rows of conditioning")
+        if levels not in (1, batch) or rows not in (1, batch):
+            raise ValueError(f"{batch} states came with {levels} levels and {rows} rows of conditioning")
         c_in: float | Tensor
         c_skip: float | Tensor
         c_out: float | Tensor
         if isinstance(sigma, Tensor) and sigma.ndim:
-            rows = [self.coefficients(level) for level in sigma.tolist()]
-            columns = torch.tensor(rows, dtype=torch.float32, device=x.device).unbind(1)
+            told = [self.coefficients(level) for level in sigma.tolist()]
+            columns = torch.tensor(told, dtype=torch.float32, device=x.device).unbind(1)
             c_in, c_skip, c_out = (column.view(-1, *[1] * (x.ndim - 1)) for column in columns[:3])
             timesteps = columns[3].expand(batch)
         else:
@@ -100,8 +100,9 @@ class Denoiser:
             timesteps = torch.full((batch,), timestep, dtype=torch.float32, device=x.device)
         x = x.float()
         dtype = self._dtype()
-        tokens = cond.tokens.to(x.device, dtype).expand(batch, -1, -1)
-        mask = cond.mask.to(x.device).expand(batch, -1)
+        tokens, mask = cond.tokens.to(x.device, dtype), cond.mask.to(x.device)
+        if rows != batch:
+            tokens, mask = tokens.expand(batch, -1, -1), mask.expand(batch, -1)
         predicted = self.network(_times(c_in, x).to(dtype), timesteps, tokens, mask).float()
         if isinstance(c_out, Tensor):
             return _times(c_skip, x) + c_out * predicted

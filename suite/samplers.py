@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from suite.paths import Alpha, Path
@@ -31,8 +32,7 @@ def euler(x: Tensor, sigmas: Sequence[float]) -> Sampler:
     Source: Song et al. 2020 (DDIM), arXiv 2010.02502, eq. 13; Karras et al. 2022, arXiv 2206.00364, sec. 3.
     """
     for sigma, sigma_next in pairwise(sigmas):
-        denoised = yield x, sigma
-        x = denoised + sigma_next / sigma * (x - denoised)
+        x = torch.lerp((yield x, sigma), x, sigma_next / sigma)
     return x
 
 
@@ -52,7 +52,7 @@ def ancestral(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha, noise: Draw, 
         denoised = yield x, sigma
         up = _fresh(sigma, sigma_next, alpha, eta)
         x = _towards(x, denoised, sigma, sigma_next, alpha, up)
-        x = x + up * noise(x) if up else x
+        x = torch.add(x, noise(x), alpha=up) if up else x
     return x
 
 
@@ -69,24 +69,27 @@ def ddpm(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha, noise: Draw) -> Sa
 def heun(x: Tensor, sigmas: Sequence[float]) -> Sampler:
     """Heun's second-order steps, Euler into 0. Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1."""
     for sigma, sigma_next in pairwise(sigmas):
-        slope = (x - (yield x, sigma)) / sigma
-        x_next = x + (sigma_next - sigma) * slope
+        denoised = yield x, sigma
+        x_next = torch.lerp(denoised, x, sigma_next / sigma)
         if sigma_next > 0:
-            slope_next = (x_next - (yield x_next, sigma_next)) / sigma_next
-            x_next = x + (sigma_next - sigma) / 2 * (slope + slope_next)
-        x = x_next
+            away, half = x_next - (yield x_next, sigma_next), (sigma_next - sigma) / 2
+            x = torch.add(torch.lerp(denoised, x, 1 + half / sigma), away, alpha=half / sigma_next)
+        else:
+            x = x_next
     return x
 
 
 def dpm2(x: Tensor, sigmas: Sequence[float]) -> Sampler:
     """Midpoint steps, the middle in log sigma. Source: Lu et al. 2022 (DPM-Solver-2), arXiv 2206.00927."""
     for sigma, sigma_next in pairwise(sigmas):
-        slope = (x - (yield x, sigma)) / sigma
+        denoised = yield x, sigma
         if sigma_next > 0:
             middle = math.sqrt(sigma * sigma_next)
-            x_middle = x + (middle - sigma) * slope
-            slope = (x_middle - (yield x_middle, middle)) / middle
-        x = x + (sigma_next - sigma) * slope
+            x_middle = torch.lerp(denoised, x, middle / sigma)
+            away = x_middle - (yield x_middle, middle)
+            x = torch.add(x, away, alpha=(sigma_next - sigma) / middle)
+        else:
+            x = torch.lerp(denoised, x, sigma_next / sigma)
     return x
 
 
@@ -104,7 +107,7 @@ def dpmpp_2s(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha) -> Sampler:
         i += 1
         if i < last - 1 or (i < last and sigmas[last] > 0):
             weight = _second_order_weight(sigmas[i - 1], sigmas[i], sigmas[i + 1], alpha)
-            denoised = denoised + weight * ((yield x_next, sigmas[i]) - denoised)
+            denoised = torch.lerp(denoised, (yield x_next, sigmas[i]), weight)
             x_next = _towards(x, denoised, sigmas[i - 1], sigmas[i + 1], alpha)
             i += 1
         x = x_next
@@ -139,11 +142,11 @@ def dpmpp_2m_sde(
         if past is None or not k:
             estimate = denoised
         else:
-            estimate = denoised + h / h_past / 2 * (denoised - past)
+            estimate = torch.lerp(past, denoised, 1 + h / h_past / 2)
         damping = k**eta
-        x = sigma_next / sigma * damping * x + alpha(sigma_next) * (1 - k * damping) * estimate
+        x = _mixed(sigma_next / sigma * damping, x, alpha(sigma_next) * (1 - k * damping), estimate)
         if sigma_next and damping < 1:
-            x = x + sigma_next * math.sqrt(1 - damping**2) * noise(x)
+            x = torch.add(x, noise(x), alpha=sigma_next * math.sqrt(1 - damping**2))
         past, h_past = denoised, h
     return x
 
@@ -170,12 +173,14 @@ def dpmpp_sde(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha, noise: Draw, 
         up, up_next = _fresh(sigma, middle, alpha, eta), _fresh(sigma, sigma_next, alpha, eta)
         x_middle = _towards(x, denoised, sigma, middle, alpha, up)
         first = noise(x) if up else None
-        denoised_middle = yield (x_middle if first is None else x_middle + up * first), middle
+        x_middle = x_middle if first is None else torch.add(x_middle, first, alpha=up)
         weight = _second_order_weight(sigma, middle, sigma_next, alpha)
-        x = _towards(x, denoised + weight * (denoised_middle - denoised), sigma, sigma_next, alpha, up_next)
+        denoised = torch.lerp(denoised, (yield x_middle, middle), weight)
+        x = _towards(x, denoised, sigma, sigma_next, alpha, up_next)
         if first is not None:
             share = (sigma - middle) / (sigma - sigma_next)
-            x = x + up_next * (math.sqrt(share) * first + math.sqrt(1 - share) * noise(x))
+            both = _mixed(math.sqrt(share), first, math.sqrt(1 - share), noise(x))
+            x = torch.add(x, both, alpha=up_next)
     return x
 
 
@@ -196,7 +201,7 @@ def lms(x: Tensor, sigmas: Sequence[float], *, order: int = 4) -> Sampler:
         nodes = [past - sigma for past in sigmas[i::-1][:order]]
         moments = [(sigma_next - sigma) ** (k + 1) / (k + 1) for k in range(len(nodes))]
         for weight, slope in zip(_weights(nodes, moments), slopes, strict=True):
-            x = x + weight * slope
+            x = torch.add(x, slope, alpha=weight)
     return x
 
 
@@ -249,8 +254,8 @@ def _unipc(
     weights = [0.5] if len(nodes) == 1 else _weights(nodes, moments)
     estimate = denoised
     for weight, slope in zip(weights, slopes, strict=True):
-        estimate = estimate + weight * slope
-    return sigma_next / sigma * x + alpha(sigma_next) * (1 - k) * estimate
+        estimate = torch.add(estimate, slope, alpha=weight)
+    return _mixed(sigma_next / sigma, x, alpha(sigma_next) * (1 - k), estimate)
 
 
 def lcm(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha, noise: Draw) -> Sampler:
@@ -266,7 +271,7 @@ def lcm(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha, noise: Draw) -> Sam
     """
     for sigma, sigma_next in pairwise(sigmas):
         x = yield x, sigma
-        x = alpha(sigma_next) * x + sigma_next * noise(x) if sigma_next else x
+        x = _mixed(alpha(sigma_next), x, sigma_next, noise(x)) if sigma_next else x
     return x
 
 
@@ -285,7 +290,12 @@ def _towards(
 ) -> Tensor:
     """Moves x to sigma_next on the line to `denoised`, leaving room for noise of standard deviation `up`."""
     ratio = math.sqrt(max(0.0, sigma_next**2 - up**2)) / sigma
-    return ratio * x + (alpha(sigma_next) - ratio * alpha(sigma)) * denoised
+    return _mixed(ratio, x, alpha(sigma_next) - ratio * alpha(sigma), denoised)
+
+
+def _mixed(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
+    """A x + b y in two operations, for each is a good part of what a step costs beside the network."""
+    return torch.add(a * x, y, alpha=b)
 
 
 def _second_order_weight(sigma: float, middle: float, sigma_next: float, alpha: Alpha) -> float:
@@ -356,8 +366,8 @@ def make(
 
 
 def calls(name: str, sigmas: Sequence[float], path: Path) -> list[float]:
-    """Returns the levels at which the named sampler will ask, in order, found by a dry run on a scalar."""
-    zero: Any = 0.0
+    """Returns the levels at which the named sampler will ask, in order, found by a dry run on one number."""
+    zero = torch.zeros(())
     sampler, asked = make(name, zero, sigmas, path=path, noise=lambda x: x), []
     try:
         _, sigma = next(sampler)
