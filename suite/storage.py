@@ -84,7 +84,7 @@ def config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder)
     try:
         if path.is_file():
-            with _opened(path) as weights:
+            with opened(path) as weights:
                 found = json.loads((weights.metadata() or {}).get("config", "null"))
         else:
             path = path / CONFIG
@@ -104,7 +104,7 @@ def weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Raises: ModelError if the file is missing or corrupt.
     """
     path = Path(folder)
-    with _opened(path if path.is_file() else path / WEIGHTS) as file:
+    with opened(path if path.is_file() else path / WEIGHTS) as file:
         return {key: file.get_tensor(key) for key in file.keys()}
 
 
@@ -122,29 +122,46 @@ def load(
     """
     import torch
 
+    settings = config(folder)
+    module = built(settings.get("network"), folder)
+    fill(module, weights(folder), folder)
+    return module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False), settings
+
+
+def built(network: Any, where: object) -> nn.Module:
+    """A network, untrained, from its `type` and the arguments of its constructor.
+
+    Raises: ModelError, naming `where` they stand.
+    """
     from suite.nn import NETWORKS
 
-    settings = config(folder)
-    options = dict(settings.get("network") or {})
-    kind = options.pop("type", None)
-    if kind not in NETWORKS:
-        raise ModelError(f"{folder} asks for network {kind!r}; it must be one of {', '.join(NETWORKS)}")
     try:
-        module: nn.Module = NETWORKS[kind](**options)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} has a network config that {kind} refuses: {error}") from None
-    state, wanted = weights(folder), module.state_dict()
+        options = dict(network or {})
+        kind = options.pop("type", None)
+        if kind in NETWORKS:
+            module: nn.Module = NETWORKS[kind](**options)
+            return module
+    except (TypeError, ValueError, KeyError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise ModelError(f"{where} has a network config that cannot be built: {error}") from None
+    raise ModelError(f"{where} asks for network {kind!r}; it must be one of {', '.join(NETWORKS)}")
+
+
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], where: object) -> None:
+    """Gives a network its weights.
+
+    Raises: ModelError, naming `where` they lie, if they are of another network.
+    """
+    wanted = module.state_dict()
     missing, extra = [k for k in wanted if k not in state], [k for k in state if k not in wanted]
     if missing or extra:
         both = (("first missing:", missing), ("first left over:", extra))
         told = [f"{what} {keys[0]}" for what, keys in both if keys]
-        raise ModelError(f"the weights in {folder} do not fit its config; {', '.join(told)}")
+        raise ModelError(f"the weights in {where} do not fit the network's config; {', '.join(told)}")
     for key, tensor in wanted.items():
         if tensor.shape != state[key].shape:
             shapes = f"{key} is {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
-            raise ModelError(f"the weights in {folder} do not fit its config; {shapes}")
+            raise ModelError(f"the weights in {where} do not fit the network's config; {shapes}")
     module.load_state_dict(state)
-    return module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False), settings
 
 
 def save(
@@ -191,7 +208,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read from; ModelError, in one sentence, if it is missing or corrupt."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
