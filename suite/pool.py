@@ -21,7 +21,7 @@ from suite.latent import Latent
 from suite.text import Conditioning, TextEncoder
 
 Draw = Callable[[int], tuple[np.ndarray[Any, Any], str]]
-TOKENS = 48  # text tokens kept of a training caption; ours have fewer
+DEPENDS = ("data", "seed", "latent", "text")  # what of a recipe the pool depends on
 CHUNK = 64  # examples drawn between two notes of progress
 
 
@@ -81,7 +81,8 @@ def prepare(
     """Draws the pool, or goes on where it was left.
 
     Args:
-        recipe: `[data]` says `pool`, its size, and `workers`, how many processes draw.
+        recipe: `[data]` says `pool`, its size, and `workers`, how many processes draw; what else the pool
+            depends on is kept beside it.
         draw: number to (signal, caption).
         folder: where the pool lies.
         latent: encodes the signals; None stores them as they are.
@@ -89,43 +90,50 @@ def prepare(
         device: where `latent` is.
 
     Yields: how many are drawn.
+
+    Raises: ValueError, in one sentence, if the pool is that of another recipe, or an example cannot be drawn.
     """
     count, note = int(recipe["data"]["pool"]), folder / "pool.json"
     folder.mkdir(parents=True, exist_ok=True)
-    made = json.loads(note.read_text()) if note.is_file() else {"count": 0, "data": recipe["data"]}
-    if made["data"] != recipe["data"]:
+    of = {key: recipe[key] for key in DEPENDS if key in recipe}
+    made: dict[str, Any] = json.loads(note.read_text()) if note.is_file() else {"count": 0, "of": of}
+    if made.get("of") != of:
         raise ValueError(
-            f"{folder} holds a pool of other data than the recipe's; remove it or choose another --out"
+            f"{folder} holds a pool of another recipe: of {', '.join(DEPENDS)} something differs; "
+            "remove it or choose another --out"
         )
     start = made["count"]
-    loader = (
-        torch.utils.data.DataLoader(
-            Examples(draw, start, count), CHUNK, num_workers=recipe["data"].get("workers", 1)
-        )
-        if start < count
-        else ()
-    )
-    for signals, captions in loader:
+    for signals, captions in chunks(draw, start, count, recipe["data"].get("workers", 1)):
         stored = signals if latent is None else latent.encode(as_float(signals).to(device)).half().cpu()
         part: dict[str, Any] = {"signals": stored.numpy(), "captions": np.array(captions)}
         if text is not None:
             cond = text.encode(captions).to("cpu")
-            rows = [
-                tokens[mask][:TOKENS].half().numpy()
-                for tokens, mask in zip(cond.tokens, cond.mask, strict=True)
-            ]
+            rows = [tokens[mask].half().numpy() for tokens, mask in zip(cond.tokens, cond.mask, strict=True)]
             part |= {"tokens": np.concatenate(rows), "lengths": np.array([len(row) for row in rows])}
         with storage.replacing(folder / f"part-{start:08d}.npz") as beside, beside.open("wb") as file:
             np.savez(file, **part)
         start += len(captions)
         with storage.replacing(note) as beside:
-            beside.write_text(json.dumps({"count": start, "data": recipe["data"]}))
+            beside.write_text(json.dumps({"count": start, "of": of}))
         yield start
+
+
+def chunks(draw: Draw, start: int, count: int, workers: int) -> Iterator[tuple[Tensor, list[str]]]:
+    """The examples from `start` to `count`, some at once; a ValueError of a worker in its own words."""
+    if start >= count:
+        return
+    try:
+        yield from torch.utils.data.DataLoader(Examples(draw, start, count), CHUNK, num_workers=workers)
+    except ValueError as error:  # a worker's comes with its whole traceback as the message
+        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
 
 
 def read_pool(folder: Path) -> Pool:
     """The pool that `prepare` drew."""
-    parts = [np.load(path) for path in sorted(folder.glob("part-*.npz"))]
+    parts = []
+    for path in sorted(folder.glob("part-*.npz")):
+        with np.load(path) as part:
+            parts.append({name: part[name] for name in part.files if name != "captions"})
     signals = np.concatenate([part["signals"] for part in parts])
     if "tokens" not in parts[0]:
         return Pool(signals)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ from suite.adapter import Adapter
 from suite.denoiser import Denoiser
 from suite.latent import AutoencoderLatent, IdentityLatent, Latent
 from suite.loss import autoencoder_loss, denoising_loss
-from suite.nn import NETWORKS
 from suite.pipeline import Pipeline
 from suite.pool import Pool, prepare, read_pool
 from suite.schedules import make
@@ -41,7 +39,11 @@ else:
     import tomli as tomllib
 
 Recipe = dict[str, Any]
-KINDS = ("autoencoder", "diffusion")
+NEEDS = {  # kind -> what its recipe must have, beside [data] pool, [network] type and the numbers of [train]
+    "autoencoder": {"train": ("kl_weight",)},
+    "diffusion": {"schedule": ("name",), "text": ("name",)},
+}
+NUMBERS = ("steps", "batch", "learning_rate")
 DESCRIBES = ("latent", "text", "schedule", "prediction", "defaults")  # what a recipe hands on to config.json
 
 
@@ -51,10 +53,19 @@ def read_recipe(path: Path) -> Recipe:
         recipe = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"recipe {path} cannot be read: {error}") from None
-    if recipe.get("kind") not in KINDS or not {"data", "network", "train"} <= recipe.keys():
-        raise ValueError(
-            f"recipe {path} must have kind ({' or '.join(KINDS)}), [data], [network] and [train]"
-        )
+    kind = recipe.get("kind")
+    if kind not in NEEDS:
+        raise ValueError(f"recipe {path} has kind {kind!r}; it must be {' or '.join(NEEDS)}")
+    needs = {"data": ("pool",), "network": ("type",), "train": NUMBERS}
+    for table, names in [*needs.items(), *NEEDS[kind].items()]:
+        for name in names:
+            if not isinstance(recipe.get(table), dict) or name not in recipe[table]:
+                raise ValueError(f"recipe {path} lacks {name} in [{table}]")
+    for name, value in recipe["train"].items():
+        floor = 0 if name in ("learning_rate", "kl_weight", "drop", "warmup", "crop") else 1e-9
+        if name not in ("init", "precision") and not (isinstance(value, int | float) and value >= floor):
+            raise ValueError(f"recipe {path} has {name} = {value!r} in [train]; it must be a positive number")
+    storage.built(recipe["network"], f"recipe {path}")
     return recipe
 
 
@@ -90,12 +101,12 @@ class State:
 
     def load(self, path: Path) -> None:
         """Takes everything back from `save`."""
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
+        with storage.opened(path) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-            self.step = int(file.metadata()["step"])
-        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+            step = int((file.metadata() or {}).get("step", 0))
+        network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+        storage.fill(self.network, network, path)
+        self.step = step
         for name, mean in self.mean.items():
             mean.copy_(tensors[f"mean.{name}"])
         slots: dict[int, dict[str, Tensor]] = {}
@@ -119,12 +130,14 @@ def rate(step: int, train: Mapping[str, Any]) -> float:
     """The learning rate: a linear rise over `warmup` steps, then half a cosine down to 3% at the last."""
     progress = min(1.0, step / train["steps"])
     fall: float = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress))
-    rise = min(1.0, (step + 1) / train.get("warmup", 100))
+    rise = min(1.0, (step + 1) / max(1, train.get("warmup", 100)))
     return float(train["learning_rate"] * rise * fall)
 
 
 def crops(x: Tensor, size: int, generator: np.random.Generator) -> Tensor:
     """A random piece of each signal, `size` in each dimension of space, half of them mirrored in the last."""
+    if size > min(x.shape[2:]):
+        raise ValueError(f"crop is {size}; the examples are {' x '.join(map(str, x.shape[2:]))}")
     pieces = []
     for one in x:
         for dim in range(1, one.dim()):
@@ -151,18 +164,17 @@ def train(
 
     told, seed = recipe["train"], int(recipe.get("seed", 0))
     accelerator = accelerator or Accelerator(mixed_precision=told.get("precision", "no"))
-    options = {key: value for key, value in recipe["network"].items() if key != "type"}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = NETWORKS[recipe["network"]["type"]](**options)
-    if accelerator.device.type == "cpu" and options.get("dims", 2) == 2:
+        network = storage.built(recipe["network"], "the recipe")
+    if accelerator.device.type == "cpu" and recipe["network"].get("dims", 2) == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     )
     if told.get("init"):
-        given = storage.weights(storage.find(told["init"]))
-        network.load_state_dict({name: tensor.float() for name, tensor in given.items()})
+        given = storage.find(told["init"])
+        storage.fill(network, storage.weights(given), given)
     wrapped, optimiser = accelerator.prepare(network, optimiser)
     state, checkpoint = (
         State(network, getattr(optimiser, "optimizer", optimiser)),
@@ -214,11 +226,11 @@ def train(
         optimiser.zero_grad()
         state.step += 1
         state.average(told.get("ema", 0.999))
+        yield state, total  # what is written of the last step is written before its checkpoint says so
         if accelerator.is_main_process and (
             state.step % told.get("save_every", 250) == 0 or state.step == told["steps"]
         ):
             state.save(checkpoint)
-        yield state, total
 
 
 @torch.no_grad()
@@ -292,9 +304,12 @@ def run(
     empty = text.encode([""]) if text else None
     since, log, smooth = time.monotonic(), out / "log.jsonl", None
     for state, loss in train(recipe, pool, out, empty, accelerator):
-        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
         if not accelerator.is_main_process:
             continue
+        if smooth is None and log.is_file():  # what the checkpoint did not hold comes again
+            lines = log.read_text("utf-8").splitlines(keepends=True)
+            log.write_text("".join(line for line in lines if json.loads(line)["step"] < state.step), "utf-8")
+        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
         if state.step % 50 == 0 or state.step == recipe["train"]["steps"]:
             seconds, since = time.monotonic() - since, time.monotonic()
             say(f"step {state.step}/{recipe['train']['steps']} loss {smooth:.4f} ({seconds:.1f} s)")
@@ -390,6 +405,10 @@ def main(modality: str, argv: Sequence[str]) -> int:
     if not told.data.is_dir():
         raise ValueError(f"data is {str(told.data)!r}; it must be a folder")
     told.out.mkdir(parents=True, exist_ok=True)
+    given = [f" --{name} {value}" for name in ("steps", "batch", "init") if (value := getattr(told, name))]
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    with storage.replacing(told.out / "recipe.toml") as beside:  # every process writes the same
+        beside.write_text("".join([f"# with{''.join(given)}\n"] * bool(given) + lines), "utf-8")
     run(
         adapter,
         recipe,
@@ -398,6 +417,4 @@ def main(modality: str, argv: Sequence[str]) -> int:
         path.parent,
         lambda line: sys.stderr.write(line + "\n"),
     )
-    if path.resolve() != (told.out / "recipe.toml").resolve():
-        shutil.copy(path, told.out / "recipe.toml")
     return 0

@@ -184,8 +184,64 @@ def test_a_pool_goes_on_where_it_was_left(tmp_path, words):
     cond = pool.text([70, 3])
     assert torch.allclose(cond.select([0]).tokens, alone.tokens, atol=1e-3)
     assert drawn.count(149) == 1
-    with pytest.raises(ValueError, match="other data"):
-        next(prepare({"data": {"pool": 160, "workers": 0}}, draw, tmp_path, IdentityLatent(), words))
+    for changed in ({"data": {"pool": 160, "workers": 0}}, {"seed": 1}, {"latent": "finer"}):
+        other = {**recipe, **changed}
+        with pytest.raises(ValueError, match="another recipe"):
+            next(prepare(other, draw, tmp_path, IdentityLatent(), words))
+
+
+def test_a_long_caption_is_kept_whole(tmp_path, words):
+    recipe, caption = {"data": {"pool": 2, "workers": 0}}, "a red apple " * 40
+    list(prepare(recipe, lambda number: (np.zeros((3, 8, 8), np.float32), caption), tmp_path, None, words))
+    assert read_pool(tmp_path).text([0]).mask.sum() == words.encode([caption]).mask.sum() > 100
+
+
+def test_a_pool_of_many_parts_keeps_no_file_open(tmp_path):
+    recipe = {"data": {"pool": 640, "workers": 0}}
+    list(prepare(recipe, lambda number: (np.zeros((3, 8, 8), np.float32), ""), tmp_path))
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    pool = read_pool(tmp_path)
+    assert len(pool.signals) == 640
+    assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
+
+
+@pytest.mark.parametrize("workers", (0, 1))
+def test_what_cannot_be_drawn_is_told_in_its_own_words(tmp_path, workers):
+    def draw(number):
+        raise ValueError(f"line {number + 1} names no picture")
+
+    with pytest.raises(ValueError, match=r"^line 1 names no picture$"):
+        next(prepare({"data": {"pool": 4, "workers": workers}}, draw, tmp_path))
+
+
+def test_a_run_killed_while_it_wrote_its_model_writes_it_when_it_goes_on(
+    recipes, pictures, tmp_path, monkeypatch
+):
+    told = ["--data", str(pictures), "--recipe", str(recipes / "vae.toml"), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.main("image", told)
+    assert not (tmp_path / "out/model.safetensors").exists()
+    assert train.main("image", [*told, "--batch", "4"]) == 0
+    storage.load(tmp_path / "out")
+    logged = [json.loads(line)["step"] for line in (tmp_path / "out/log.jsonl").open()]
+    assert logged == [6]
+    assert (tmp_path / "out/recipe.toml").read_text() == "# with --batch 4\n" + AUTOENCODER
+
+
+@pytest.mark.parametrize("broken", ("network", "file", "crop"))
+def test_what_does_not_fit_the_recipe_is_refused_in_a_sentence(recipes, tmp_path, broken):
+    recipe, pool = train.read_recipe(recipes / "vae.toml"), pool_of()
+    weights_after(recipe, pool, tmp_path / "out", (6,))
+    if broken == "network":
+        recipe["network"]["latent_channels"] = 8
+    elif broken == "file":
+        (tmp_path / "out/checkpoint.safetensors").write_bytes(b"no")
+    recipe["train"] |= {"steps": 7, "crop": 64 if broken == "crop" else 16}
+    sentence = {"network": "do not fit", "file": "corrupt", "crop": "crop is 64; the examples are 32 x 32"}
+    with pytest.raises(ValueError, match=sentence[broken]):
+        next(train.train(recipe, pool, tmp_path / "out"))
 
 
 def test_two_processes_train_together(recipes, pictures, tmp_path):
@@ -204,9 +260,15 @@ def test_two_processes_train_together(recipes, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (("kind", "sort"), "must have kind"),
-        (("[train]", "[gain]"), "must have kind"),
+        (('kind = "autoencoder"', 'kind = "sort"'), "must be autoencoder or diffusion"),
+        (("[train]", "[gain]"), r"lacks steps in \[train\]"),
         (("= 32", "= = 32"), "cannot be read"),
+        (("pool = 12", ""), r"lacks pool in \[data\]"),
+        (("kl_weight = 1e-4", ""), "lacks kl_weight"),
+        (("batch = 4", 'batch = "four"'), "batch = 'four'.*positive number"),
+        (("steps = 6", "steps = 0"), "steps = 0.*positive number"),
+        (('type = "autoencoder"', 'type = "net"'), "must be one of"),
+        (("blocks = 1", "block = 1"), "cannot be built"),
     ],
 )
 def test_a_bad_recipe_is_refused_in_a_sentence(recipes, change, sentence):
