@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from suite import adapter as media
-from suite import compat, drive, samplers, storage
+from suite import drive, published, samplers, storage
 from suite.denoiser import Denoiser
 from suite.latent import AutoencoderLatent, IdentityLatent, Latent
 from suite.nn import NETWORKS
@@ -153,8 +153,8 @@ def pipelines(quick: bool) -> Iterator[Row]:
     for name, widths in sizes.items():
         repeats, count = (2, 2) if quick else (20 if name == "tiny" else 10, 10)
         with tempfile.TemporaryDirectory() as folder:
-            pipe = _stable_diffusion(Path(folder), widths)
-        mine = compat.pipeline(pipe)
+            pipe = stable_diffusion(Path(folder), widths)
+        mine = published.pipeline(pipe)
         told = {"width": 64, "height": 64, "guidance_scale": 7.5, "negative_prompt": "a cat"}
         told["num_inference_steps"] = count
 
@@ -267,7 +267,7 @@ def _process(arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def _stable_diffusion(folder: Path, widths: tuple[int, ...]) -> Any:
+def stable_diffusion(folder: Path, widths: tuple[int, ...]) -> Any:
     """A StableDiffusionPipeline of random weights, with a text encoder that reads letters."""
     import diffusers
     import transformers

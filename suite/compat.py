@@ -1,32 +1,24 @@
-"""Our samplers inside diffusers pipelines, and diffusers pipelines behind our interface.
+"""Our samplers inside diffusers pipelines.
 
 `pipe.scheduler = SamplerScheduler.replacing(pipe.scheduler)` lands on the same levels with the same method,
-run by our sampler; `sampler=` and `spacing=` choose another. `pipeline(pipe)` makes our Pipeline of its
-parts. diffusers is imported when one is made, not before.
+run by our sampler; `sampler=` and `spacing=` choose another. diffusers is imported when one is made, not
+before.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from suite.adapter import Adapter, find
 from suite.denoiser import Denoiser
 from suite.paths import FLOW, VE
 from suite.samplers import Sampler, make
 from suite.schedules import Schedule, indices, levels, shifted
 from suite.schedules import flow as flow_schedule
-from suite.storage import ModelError
-from suite.text import Conditioning
-
-if TYPE_CHECKING:
-    from suite.pipeline import Pipeline
-    from suite.text import TextEncoder
 
 Grid = Callable[[int, float | None], tuple[list[float], list[float] | None]]
 Custom = Callable[[Tensor, Sequence[float]], Sampler]
@@ -160,7 +152,7 @@ class SamplerScheduler:
         prediction = "flow" if on_flow else config.get("prediction_type", "epsilon")
         if on_flow and config.get("prediction_type", "flow_prediction") != "flow_prediction":
             prediction = config["prediction_type"]
-        schedule = _schedule(scheduler, on_flow)
+        schedule = trained_on(scheduler, on_flow)
         new = cls(
             schedule,
             prediction,
@@ -403,7 +395,8 @@ def _linear(schedule: Schedule, timestep: float) -> float:
     return schedule.sigmas[i] + (timestep - i) * (schedule.sigmas[i + 1] - schedule.sigmas[i])
 
 
-def _schedule(scheduler: Any, on_flow: bool) -> Schedule:
+def trained_on(scheduler: Any, on_flow: bool = False) -> Schedule:
+    """The schedule that a diffusers scheduler's network was trained on."""
     if on_flow:
         return flow_schedule(scheduler.config["num_train_timesteps"])
     name, bars = f"of {type(scheduler).__name__}", scheduler.alphas_cumprod
@@ -485,121 +478,3 @@ def _flow_grid(scheduler: Any) -> Grid:
         return [*(chosen if spaced is None else spaced), 0.0], None
 
     return grid
-
-
-class _Network(nn.Module):
-    """A diffusers UNet2DConditionModel, called as our networks are."""
-
-    def __init__(self, unet: Any) -> None:
-        super().__init__()
-        self.unet, self.factor = unet, 2 ** (len(unet.config.block_out_channels) - 1)
-
-    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, H, W) of the network's prediction; Stable Diffusion attends to padding too, so no mask."""
-        predicted: Tensor = self.unet(x, timestep, encoder_hidden_states=context, return_dict=False)[0]
-        return predicted
-
-
-class _Autoencoder(nn.Module):
-    """A diffusers AutoencoderKL, called as our autoencoders are."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae, self.latent_channels = vae, int(vae.config.latent_channels)
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of the unscaled latents."""
-        posterior = self.vae.encode(x).latent_dist
-        return posterior.mean, posterior.logvar
-
-    def decode(self, z: Tensor) -> Tensor:
-        """(B, 3, H, W), about [-1, 1]."""
-        decoded: Tensor = self.vae.decode(z, return_dict=False)[0]
-        return decoded
-
-
-class _Text:
-    """The text encoder of a diffusers pipeline, prompts padded as the pipeline pads them."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe, self.limit = pipe, int(pipe.tokenizer.model_max_length)
-        self.width = int(pipe.unet.config.cross_attention_dim)
-
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """One row a prompt; ValueError for one that the pipeline would cut."""
-        for prompt in prompts:
-            if (length := len(self.pipe.tokenizer(prompt).input_ids)) > self.limit:
-                raise ValueError(f"the prompt has {length} tokens; this model reads {self.limit}: shorten it")
-        tokens = self.pipe.encode_prompt(list(prompts), self.pipe.device, 1, False)[0].float()
-        return Conditioning(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
-
-
-def pipeline(pipe: Any, adapter: Adapter | None = None) -> Pipeline:
-    """Puts a published pipeline behind our interface: our samplers and guidance, a seed an item, cancel.
-
-    Args:
-        pipe: of diffusers, with `unet`, `vae`, `text_encoder` and `tokenizer`: Stable Diffusion 1 or 2.
-        adapter: the medium; pictures if None.
-
-    Returns:
-        our Pipeline on the same modules, which it does not copy.
-
-    Raises:
-        ValueError: its network is no UNet that takes a text and nothing more.
-    """
-    from suite.latent import AutoencoderLatent
-    from suite.pipeline import Pipeline
-
-    unet: Any = getattr(pipe, "unet", None)
-    vae: Any = getattr(pipe, "vae", None)
-    if (
-        unet is None
-        or unet.config.addition_embed_type
-        or unet.config.in_channels != vae.config.latent_channels
-    ):
-        raise ValueError(
-            f"{type(pipe).__name__} is not of the Stable Diffusion 1 or 2 kind; let it run its own loop with "
-            "pipe.scheduler = SamplerScheduler.replacing(pipe.scheduler)"
-        )
-    network, module, text = _Network(unet), _Autoencoder(vae), _Text(pipe)
-    size = int(unet.config.sample_size) * module.factor
-    return Pipeline(
-        network,
-        _schedule(pipe.scheduler, False),
-        pipe.scheduler.config.get("prediction_type", "epsilon"),
-        cast("TextEncoder", text),
-        AutoencoderLatent(module, vae.config.scaling_factor, vae.config.shift_factor or 0.0),
-        adapter or find("image"),
-        defaults={"width": size, "height": size, "guidance_scale": 7.5, "sampler": "dpmpp_2m"},
-        device=pipe.device,
-    )
-
-
-def fetched(name: str) -> Path:
-    """The folder of a published pipeline, from the hub's cache or downloaded; safetensors only.
-
-    Raises: ModelError if it can be had from neither.
-    """
-    from diffusers import DiffusionPipeline
-
-    try:
-        return Path(DiffusionPipeline.download(name, use_safetensors=True))
-    except Exception as error:  # the hub's client has a dozen errors of its own, with no common base
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        sentence = f"model {name!r} is no folder here and cannot be had from the hub: {reason}"
-        raise ModelError(sentence) from None
-
-
-def load(folder: Path, adapter: Adapter, device: torch.device, dtype: torch.dtype) -> Pipeline:
-    """A published pipeline's folder behind our interface.
-
-    Raises: ModelError if it cannot be read or is of a kind that `pipeline` refuses.
-    """
-    from diffusers import DiffusionPipeline
-
-    try:
-        pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype).to(device)
-        return pipeline(pipe, adapter)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} cannot be used: {str(error).splitlines()[0]}") from None

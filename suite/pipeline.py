@@ -271,30 +271,55 @@ def load(
     """
     folder = storage.find(model)
     if (folder / storage.PUBLISHED).is_file():
-        from suite.compat import load as load_published
+        from suite.published import load as load_published
 
-        return load_published(folder, adapter, *devices.choose(device, dtype))
+        return load_published(folder, adapter, *devices.choose(device, dtype), name=str(model))
     settings = storage.config(folder)
     if (settings.get("modality"), settings.get("kind")) != (adapter.name, "diffusion"):
         what = f"{settings.get('modality')} {settings.get('kind')}"
         raise storage.ModelError(f"{folder} is of kind {what!r}; it must be {adapter.name + ' diffusion'!r}")
     where, precision = devices.choose(device, dtype)
-    network, _ = storage.load(folder, precision, where)
+    module, _ = storage.load(folder, precision, where)
+    network: Any = module
     try:
-        schedule = make(**settings["schedule"])
-        told = dict(settings["text"])
-        text = load_text(told["name"], told.get("limit")).to(where)
-        if text.width != told.get("width", text.width):
-            widths = f"reads text {told['width']} wide; {told['name']} gives {text.width}"
-            raise storage.ModelError(f"{folder} {widths}")
-        latent: Latent = IdentityLatent()
-        if settings.get("latent"):
-            module, scales = storage.load(storage.find(settings["latent"], near=folder), precision, where)
-            latent = AutoencoderLatent(module, scales["scaling_factor"], scales["shift_factor"])
-        prediction = settings["prediction"]
-    except (KeyError, TypeError) as error:
+        text = load_text(settings["text"]["name"], settings["text"].get("limit")).to(where)
+        if text.width != (width := network.config["context_width"]):
+            told = f"reads text {width} wide; {settings['text']['name']} gives {text.width}"
+            raise storage.ModelError(f"{folder} {told}")
+        latent = latent_of(settings.get("latent"), network.config["channels"], folder, precision, where)
+        return Pipeline(
+            network, make(**settings["schedule"]), settings["prediction"], text, latent, adapter,
+            defaults=settings.get("defaults"), name=str(model), device=where,
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
-    return Pipeline(
-        network, schedule, prediction, text, latent, adapter,
-        defaults=settings.get("defaults"), name=str(model), device=where,
-    )  # fmt: skip
+
+
+def latent_of(
+    name: str | None,
+    channels: int,
+    near: Path,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> Latent:
+    """What a network denoises: the latents of an autoencoder, or the signal itself.
+
+    Args:
+        name: of the autoencoder; None for the signal.
+        channels: of what the network denoises.
+        near: as in `storage.find`.
+        dtype: as in `storage.load`.
+        device: as in `storage.load`.
+    Raises: ModelError if it is missing, corrupt or of other channels.
+    """
+    if not name:
+        return IdentityLatent(channels)
+    folder = storage.find(name, near=near)
+    module, told = storage.load(folder, dtype, device)
+    try:
+        latent = AutoencoderLatent(module, float(told["scaling_factor"]), float(told["shift_factor"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
+    if latent.channels != channels:
+        raise storage.ModelError(f"{folder} has {latent.channels} channels; the network denoises {channels}")
+    return latent

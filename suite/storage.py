@@ -58,7 +58,7 @@ def find(model: str | os.PathLike[str], near: Path | None = None) -> Path:
             return place
     if "/" not in name and (found := shipped().get(name)):
         return found
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # leaves an unknown ~user as it is
     if os.path.isfile(path / CONFIG) or (os.path.isfile(path) and path.suffix == ".safetensors"):
         return path
     if os.path.isfile(path / PUBLISHED):
@@ -68,7 +68,7 @@ def find(model: str | os.PathLike[str], near: Path | None = None) -> Path:
     if os.path.isfile(path):
         raise ModelError(f"{path} is no model; it must be a folder with {CONFIG}, or a .safetensors file")
     if HUB_ID.fullmatch(name) and not path.parent.exists():
-        from suite.compat import fetched
+        from suite.published import fetched
 
         return fetched(name)
     known = ", ".join(sorted(shipped())) or "none"
@@ -77,7 +77,7 @@ def find(model: str | os.PathLike[str], near: Path | None = None) -> Path:
 
 
 def config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """A model's config.json, or the one in a lone file's header.
+    """A model's config.json, the one in a lone file's header, or a published pipeline's model_index.json.
 
     Raises: ModelError if it is missing or not a JSON object.
     """
@@ -87,14 +87,16 @@ def config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             with opened(path) as weights:
                 found = json.loads((weights.metadata() or {}).get("config", "null"))
         else:
-            path = path / CONFIG
+            path = path / (PUBLISHED if (path / PUBLISHED).is_file() else CONFIG)
             found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path} cannot be read as a model's config: {error}") from None
     if not isinstance(found, dict):
         raise ModelError(f"{path} carries no model config")
+    if not isinstance(found.get("defaults", {}), dict):
+        raise ModelError(f"{path} has defaults {found['defaults']!r}; they must be field -> value")
     return found
 
 

@@ -73,3 +73,13 @@ def words(monkeypatch):
     """Lets pipelines that are loaded read `Words` in place of a pretrained encoder."""
     monkeypatch.setattr("suite.pipeline.load_text", lambda name, limit=None: Words())
     return Words()
+
+
+@pytest.fixture(scope="session")
+def stable(tmp_path_factory):
+    """The parts of a tiny Stable Diffusion of random weights, but for the scheduler."""
+    pytest.importorskip("diffusers")
+    from suite.bench import stable_diffusion
+
+    parts = stable_diffusion(tmp_path_factory.mktemp("clip"), (8, 16)).components
+    return {name: part for name, part in parts.items() if name != "scheduler"}

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -5,6 +8,7 @@ from pydantic import ValidationError
 
 import suite.pipeline
 from modalities.image import adapter, load
+from suite import storage
 from suite.latent import IdentityLatent
 from suite.pipeline import Pipeline
 from suite.schedules import make
@@ -225,6 +229,47 @@ def test_a_size_that_the_model_cannot_draw_is_refused(pipe):
 def test_a_request_is_refused_for_what_pydantic_refuses():
     with pytest.raises(ValidationError):
         painting(Painter())(" ")
+
+
+@pytest.mark.parametrize(
+    "folder, changed, said",
+    [
+        ("image", {"text": {"name": "words", "width": 8, "limit": 5}, "schedule": 5}, "lacks or misstates"),
+        ("image", {"text": "words"}, "lacks or misstates"),
+        ("image", {"prediction": None}, "prediction is None; it must be one of"),
+        ("image", {"latent": 5}, "lacks or misstates"),
+        ("image-vae", {"scaling_factor": "x"}, "lacks or misstates could not convert string to float: 'x'"),
+        ("image-vae", {"shift_factor": None}, "lacks or misstates"),
+    ],
+)
+def test_a_model_whose_config_misstates_a_part_is_refused_when_loaded(
+    tiny_model, words, tmp_path, folder, changed, said
+):
+    models = shutil.copytree(tiny_model.parent, tmp_path / "models")
+    config = models / folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changed}))
+    with pytest.raises(ValueError, match=said):
+        load(models / "image", device="cpu")
+
+
+def test_an_autoencoder_and_a_text_encoder_must_fit_the_network(tiny_model, words, tmp_path, monkeypatch):
+    models = shutil.copytree(tiny_model.parent, tmp_path / "models")
+    module, settings = storage.load(models / "image-vae")
+    settings["network"]["latent_channels"] = 3
+    options = {key: value for key, value in settings["network"].items() if key != "type"}
+    storage.save(models / "image-vae", type(module)(**options), settings)
+    with pytest.raises(storage.ModelError, match="image-vae has 3 channels; the network denoises 4"):
+        load(models / "image", device="cpu")
+    monkeypatch.setattr(type(words), "width", 9)  # the encoder that is loaded
+    with pytest.raises(storage.ModelError, match="reads text 8 wide; words gives 9"):
+        load(models / "image", device="cpu")
+
+
+def test_a_network_that_denoises_the_signal_itself_has_as_many_channels(tiny_model, words, tmp_path):
+    module, settings = storage.load(tiny_model)
+    del settings["latent"]
+    pipe = load(storage.save(tmp_path / "pixels", module, settings), device="cpu")
+    assert pipe.latent.channels == 4 and pipe("x", num_inference_steps=1).images
 
 
 def test_a_model_of_another_kind_is_refused(tiny_model, words):

@@ -43,7 +43,7 @@ def test_neighbours_come_first(tiny_model):
     assert storage.find("image-vae", near=tiny_model) == tiny_model.parent / "image-vae"
 
 
-@pytest.mark.parametrize("name", ["nosuch", "no/such", "", "~/nosuch"])
+@pytest.mark.parametrize("name", ["nosuch", "no/such", "", "~/nosuch", "~nobody-here/nosuch"])
 def test_a_missing_model_is_told_with_the_place_looked_at(name):
     with pytest.raises(ModelError) as told:
         storage.find(name)
@@ -94,6 +94,31 @@ def test_a_broken_model_is_told_in_one_sentence(model, how):
     with pytest.raises(ModelError) as told:
         storage.load(model)
     assert expected in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"network": [1]},
+        {"network": {"type": ["unet"]}},
+        {"network": {"type": "unet", "widths": [-16, 32]}},
+        {"network": {"type": "unet", "widths": [16, 32], "attention": [True]}},
+        {"defaults": 5},
+    ],
+    ids=str,
+)
+def test_a_config_that_no_network_can_be_built_from_is_told_in_one_sentence(model, changed):
+    settings = json.loads((model / storage.CONFIG).read_text())
+    (model / storage.CONFIG).write_text(json.dumps({**settings, **changed}))
+    with pytest.raises(ModelError) as told:
+        storage.load(model)
+    assert str(model) in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_config_nested_too_deep_is_told_in_one_sentence(model):
+    (model / storage.CONFIG).write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="cannot be read as a model's config"):
+        storage.config(model)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
