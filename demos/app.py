@@ -31,7 +31,8 @@ h1 { margin: 0; }
 .gallery { height: var(--tall) !important; }
 .live:not(:has(img)) { display: none !important; }
 .show:has(.live img) .gallery { display: none !important; }
-.live { padding: 0 !important; }
+.gallery .preview::before { opacity: 1 !important; }
+.live .html-container, .status .html-container { padding: 0 !important; }
 .live img { display: block; width: 100%; height: var(--tall); object-fit: contain;
   border-radius: var(--radius-lg); background: var(--background-fill-secondary);
   border: 1px solid var(--border-color-primary); }

@@ -25,7 +25,7 @@ from suite.request import controls
 BASIC = (
     ("num_inference_steps", "guidance_scale"),
     ("width", "height"),
-    ("num_images", "loop"),
+    ("num_images", "sampler"),
 )  # rows in sight
 BY_HAND = {"init", "mask"}  # through the editor
 EXAMPLES = (
@@ -34,19 +34,20 @@ EXAMPLES = (
     "a strawberry on a blue background",
     "a blue automobile, flat emoji",
 )
+OWN = {"prompt", "negative_prompt", "seed"}  # stay when another model brings its defaults
 KEPT = 24  # pictures in the gallery
 PREVIEW = 256  # pixels
 
 
 def mask_of(drawn: Mapping[str, Any] | None) -> tuple[Image.Image | None, Image.Image | None]:
     """(init, mask) of an ImageEditor's value: the picture, and white where anything was painted over it."""
-    if not drawn or drawn["background"] is None:
+    if not drawn:
         return None, None
-    painted = [layer.getchannel("A").point(lambda alpha: 255 * (alpha > 0)) for layer in drawn["layers"]]
-    mask = painted[0] if painted else Image.new("L", drawn["background"].size)
-    for layer in painted[1:]:
-        mask = ImageChops.lighter(mask, layer)
-    return drawn["background"], mask if mask.getbbox() else None
+    mask = None
+    for layer in drawn["layers"]:
+        painted = layer.getchannel("A").point(lambda alpha: 255 * (alpha > 0))
+        mask = ImageChops.lighter(mask, painted) if mask else painted
+    return drawn["background"], mask if mask and mask.getbbox() else None
 
 
 def preview(pictures: list[Image.Image], what: str) -> str:
@@ -122,17 +123,20 @@ def tab(model: str = "") -> None:
             for names in BASIC:
                 with gr.Row():
                     place(*names)
-            with gr.Row(equal_height=True, elem_classes="seeds"):
+            with gr.Row(elem_classes="seeds"):
                 with gr.Group():
                     place("seed")
                     rolling = gr.Checkbox(True, label="New seed for every drawing", elem_classes="rolling")
                 with gr.Column(scale=0, min_width=110):
-                    dice = gr.Button("Roll", size="sm", elem_classes="dice")
-                    reuse = gr.Button("Reuse", size="sm", elem_classes="reuse")
+                    dice = gr.Button("Random", size="sm", elem_classes="dice")
+                    reuse = gr.Button("Reuse shown", size="sm", elem_classes="reuse")
             with gr.Accordion("Start from a picture", open=False, elem_classes="start"):
-                gr.Markdown("Drop a picture to redraw it. Paint over a part to redraw only that part.")
+                gr.Markdown(
+                    "Drop a picture to redraw it; it is cropped to the width and height asked for. "
+                    "Paint over a part to redraw only that part."
+                )
                 editor = gr.ImageEditor(
-                    type="pil", image_mode="RGBA", format="png", label="Picture and mask", transforms=None,
+                    type="pil", image_mode="RGBA", format="png", label="Picture", transforms=None,
                     sources=["upload", "clipboard"], layers=gr.LayerOptions(allow_additional_layers=False),
                     brush=gr.Brush(16, [("rgb(219, 39, 119)", 0.7)], color_mode="fixed"), buttons=[],
                     elem_classes="editor",
@@ -141,9 +145,12 @@ def tab(model: str = "") -> None:
                 place("strength")
             with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
                 place("model", choices=choices)
-                place(*(name for name in known if name not in fields and name not in BY_HAND))
+                rest = [name for name in known if name not in fields and name not in BY_HAND]
+                for first in range(0, len(rest), 2):
+                    with gr.Row():
+                        place(*rest[first : first + 2])
             file = gr.File(
-                label="Drop one of our pictures to take its settings", height=140, elem_classes="restore"
+                label="Drop a picture drawn here to restore its settings", height=160, elem_classes="restore"
             )
     history, chosen, seed = gr.State([]), gr.State(0), fields["seed"]
 
@@ -160,6 +167,11 @@ def tab(model: str = "") -> None:
         asked = {name: told[component] for name, component in fields.items()}
         asked |= {name: None for name, value in asked.items() if value == "" and known[name].kind != "text"}
         asked["init"], asked["mask"] = mask_of(told[editor])
+        if asked["mask"] and not asked["init"]:
+            sentence = "a part is painted but there is no picture below it; drop one, or clear the painting"
+            shared.warn(sentence)
+            yield {line: shared.status(sentence, refused=True)}
+            return
         for moment in shared.run(adapter, asked, stops.setdefault(session.session_hash, Event())):
             update = {line: shared.status(moment.status, moment.done, refused=moment.refused)}
             if moment.refused:
@@ -182,14 +194,27 @@ def tab(model: str = "") -> None:
 
     def restore(path: str) -> dict[Any, Any]:
         try:
-            found = shared.restored(adapter, path, [value for _, value in choices])
+            found = shared.restored(adapter, path)
         except ValueError as error:
             shared.warn(str(error))
             return {file: None}
-        values = {component: found[name] for name, component in fields.items() if name in found}
-        start = "drop the picture it started from as well, then " if found["init"] else ""
-        sentence = f"settings restored; {start}press Draw for the same picture"
-        return {**values, rolling: False, file: None, line: shared.status(sentence)}
+        values = {component: found[name] for name, component in fields.items()}
+        todo = ["settings restored"]
+        if found["init"]:
+            part = " and paint the part again" if found["mask"] else ""
+            todo.append(f"drop the picture it started from as well{part}")
+        else:
+            values[editor] = None
+        if found["model"] in [value for _, value in choices]:
+            todo.append("press Draw" if found["mask"] else "press Draw for the same picture")
+        else:
+            del values[fields["model"]]
+            todo.append(f"its model {found['model']!r} is not in the list, so Draw makes another picture")
+        return {**values, rolling: False, file: None, line: shared.status("; ".join(todo))}
+
+    def adopt(name: str) -> dict[Any, Any]:
+        told = shared.defaults(adapter, name)
+        return {part: told[field] for field, part in fields.items() if field not in OWN}
 
     def reuse_seed(pictures: list[tuple[str, str]], number: int) -> Any:
         try:
@@ -221,9 +246,6 @@ def tab(model: str = "") -> None:
     reuse.click(reuse_seed, [history, chosen], [seed, rolling], **telling)
     again.click(take, [history, chosen], editor, **telling)
     gallery.select(select, None, chosen, **quick)
-    file.upload(restore, file, [*fields.values(), rolling, line, file], **telling)
-    fields["model"].input(
-        lambda name: [value for field, value in shared.defaults(adapter, name).items() if field in fields],
-        fields["model"], list(fields.values()), **quick,
-    )  # fmt: skip
+    file.upload(restore, file, [*fields.values(), editor, rolling, line, file], **telling)
+    fields["model"].input(adopt, fields["model"], list(fields.values()), **quick)
     gr.context.Context.root_block.unload(forget)

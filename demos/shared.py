@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -149,13 +149,12 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
         yield Moment(mend if short else f"drawing failed: {error}", refused=True)
 
 
-def restored(adapter: Adapter, path: str, choices: Collection[str]) -> dict[str, Any]:
-    """The fields a saved file carries, judged by the request; `init` names a file that is not at hand.
+def restored(adapter: Adapter, path: str) -> dict[str, Any]:
+    """The fields a saved file carries, judged by the request; `init` and `mask` name files not at hand.
 
     Args:
         adapter: the medium.
         path: of the file.
-        choices: the models there are; another one is left out.
     Raises: ValueError, in one sentence.
     """
     try:
@@ -165,9 +164,7 @@ def restored(adapter: Adapter, path: str, choices: Collection[str]) -> dict[str,
         raise ValueError(f"the settings in this file cannot be used: {explain(error)}") from None
     except ValueError as error:
         raise ValueError(str(error).replace(path, Path(path).name)) from None
-    if fields["model"] not in choices:
-        del fields["model"]
-    return {**fields, "init": held.get("init")}
+    return {**fields, "init": held.get("init"), "mask": held.get("mask")}
 
 
 def status(sentence: str, done: float | None = None, *, refused: bool = False) -> str:

@@ -162,6 +162,9 @@ def _open(name: str, source: Any) -> Image:
     if not isinstance(source, str):
         raise ValueError(f"{name} is a {type(source).__name__}; it must be a path or a PIL image")
     if not os.path.isfile(source):
+        if source.startswith("<"):  # as the request labels it
+            told = "was a picture in memory, which settings cannot carry"
+            raise ValueError(f"{name} {told}; give it with --{name} FILE")
         raise ValueError(f"{name} is {source!r}; there is no such file")
     try:
         with Image.open(source) as picture:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import shutil
 from threading import Event
 from types import SimpleNamespace
 
@@ -135,12 +137,88 @@ def test_a_drawing_goes_to_the_gallery_as_a_file_that_restores_it(page, fields):
     assert page.take([(path, caption)], 0) == path
 
 
-def test_settings_of_a_redrawn_picture_ask_for_the_one_it_started_from(page):
+def status(told):
+    """The status line among what a handler returned."""
+    return next(value for value in told.values() if str(value).startswith("<p"))
+
+
+def edited(painted=False, background=True):
+    """An ImageEditor's value: a picture, a stroke over it, both or neither."""
+    layer = Image.new("RGBA", (64, 64))
+    if painted:
+        layer.paste((255, 0, 255, 90), (16, 16, 48, 48))
+    return {"background": Image.new("RGBA", (64, 64)) if background else None, "layers": [layer]}
+
+
+def test_settings_of_a_text_to_image_picture_clear_the_editor_lest_it_be_redrawn(page):
+    *_, last = page.drawing(ask(page, prompt="x"), SESSION)
+    restored = page.restore(last[page.states[0]][0][0])
+    assert restored[page.kinds[gr.ImageEditor]] is None
+    assert "settings restored; press Draw for the same picture" in status(restored)
+    assert page.kinds[gr.ImageEditor] in outputs(page, page.restore)
+
+
+@pytest.mark.parametrize(
+    "painted, sentence",
+    [
+        (False, "drop the picture it started from as well; press Draw for the same picture"),
+        (True, "drop the picture it started from as well and paint the part again; press Draw<"),
+    ],
+)
+def test_settings_of_a_redrawn_picture_ask_for_what_no_file_can_carry(page, painted, sentence):
     told = ask(page, prompt="x")
-    told[page.kinds[gr.ImageEditor]] = {"background": Image.new("RGBA", (64, 64)), "layers": []}
+    told[page.kinds[gr.ImageEditor]] = edited(painted)
     *_, last = page.drawing(told, SESSION)
     restored = page.restore(last[page.states[0]][0][0])
-    assert "the picture it started from" in " ".join(map(str, restored.values()))
+    assert sentence in status(restored) and page.kinds[gr.ImageEditor] not in restored
+
+
+def test_settings_of_another_model_say_that_it_is_not_at_hand(page, fields, tmp_path):
+    picture = run(fields)[-1]
+    told = picture.settings[0]
+    told["request"]["model"] = "grand <b>"
+    adapter.save(picture.items[0], tmp_path / "a.png", told)
+    restored = page.restore(str(tmp_path / "a.png"))
+    assert page.parts["field-model"] not in restored
+    assert "its model &#x27;grand &lt;b&gt;&#x27; is not in the list, so Draw" in status(restored)
+
+
+def test_another_model_brings_its_own_defaults_to_the_controls_they_belong_to(page, fields, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(fields["model"], other)
+    config = json.loads((other / "config.json").read_text())
+    config["defaults"] = {"width": 96, "height": 128, "num_inference_steps": 7, "guidance_scale": 2.5}
+    (other / "config.json").write_text(json.dumps(config))
+    known, wanted = controls(ImageRequest), {**config["defaults"], "model": str(other)}
+    told = page.adopt(str(other))
+    assert set(told) <= outputs(page, page.adopt)
+    for name in set(known) - {"prompt", "negative_prompt", "seed", "init", "mask"}:
+        assert told.pop(page.parts[f"field-{name}"]) == wanted.get(name, known[name].default)
+    assert not told
+
+
+def outputs(page, handler):
+    """The components that a handler may change."""
+    return {part for held in page.blocks.fns.values() if held.fn is handler for part in held.outputs}
+
+
+def test_a_mask_painted_on_nothing_is_refused(page):
+    told = ask(page, prompt="x")
+    told[page.kinds[gr.ImageEditor]] = edited(painted=True, background=False)
+    with pytest.warns(UserWarning, match="a part is painted but there is no picture below it"):
+        (last,) = page.drawing(told, SESSION)
+    assert "refused" in status(last)
+
+
+def test_the_command_line_asks_for_the_picture_in_memory_that_settings_started_from(page, tmp_path, capsys):
+    told = ask(page, prompt="x")
+    told[page.kinds[gr.ImageEditor]] = edited()
+    *_, last = page.drawing(told, SESSION)
+    again = ["image", "--from", last[page.states[0]][0][0], "-o", str(tmp_path / "b.png")]
+    assert cli.main(again) == 2
+    assert capsys.readouterr().err == (
+        "suite: init was a picture in memory, which settings cannot carry; give it with --init FILE\n"
+    )
 
 
 def test_a_number_left_to_the_sampler_is_an_empty_box_not_zero(page):
@@ -181,20 +259,19 @@ def test_a_file_without_usable_settings_is_told_by_its_name(page, tmp_path):
             page.reuse_seed(pictures, 0)
 
 
-def test_settings_that_no_request_allows_are_refused_and_another_s_model_is_left_out(fields, tmp_path):
+def test_settings_that_no_request_allows_are_refused(fields, tmp_path):
     picture = run(fields)[-1]
     told = picture.settings[0]
-    adapter.save(picture.items[0], tmp_path / "a.png", told)
-    assert "model" not in shared.restored(adapter, str(tmp_path / "a.png"), ["image"])
     told["request"]["sampler"] = "magic"
     adapter.save(picture.items[0], tmp_path / "a.png", told)
     with pytest.raises(ValueError, match="cannot be used: sampler is 'magic'; it must be one of euler"):
-        shared.restored(adapter, str(tmp_path / "a.png"), [])
+        shared.restored(adapter, str(tmp_path / "a.png"))
 
 
 def test_the_mask_is_what_was_painted():
     ground, layer = Image.new("RGBA", (4, 2), "red"), Image.new("RGBA", (4, 2))
     assert image.mask_of(None) == image.mask_of({"background": None, "layers": [layer]}) == (None, None)
+    assert image.mask_of({"background": ground, "layers": []}) == (ground, None)
     assert image.mask_of({"background": ground, "layers": [layer]}) == (ground, None)
     layer.putpixel((1, 0), (255, 0, 255, 90))
     init, mask = image.mask_of({"background": ground, "layers": [layer]})
