@@ -62,8 +62,9 @@ def read_recipe(path: Path) -> Recipe:
             if not isinstance(recipe.get(table), dict) or name not in recipe[table]:
                 raise ValueError(f"recipe {path} lacks {name} in [{table}]")
     for name, value in recipe["train"].items():
-        floor = 0 if name in ("learning_rate", "kl_weight", "drop", "warmup", "crop") else 1e-9
-        if name not in ("init", "precision") and not (isinstance(value, int | float) and value >= floor):
+        floor = 1e-9 if name in (*NUMBERS, "accumulate", "shift", "spread") else 0
+        said = name in ("init", "frozen", "precision")  # in words
+        if not said and not (isinstance(value, int | float) and value >= floor):
             raise ValueError(f"recipe {path} has {name} = {value!r} in [train]; it must be a positive number")
     storage.built(recipe["network"], f"recipe {path}")
     return recipe
@@ -175,6 +176,8 @@ def train(
     if told.get("init"):
         given = storage.find(told["init"])
         storage.fill(network, storage.weights(given), given)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(told.get("frozen", ()))))
     wrapped, optimiser = accelerator.prepare(network, optimiser)
     state, checkpoint = (
         State(network, getattr(optimiser, "optimizer", optimiser)),
@@ -204,7 +207,7 @@ def train(
                         accelerator.device,
                         memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format,
                     )
-                    y, mean, logvar = wrapped(x, noise)
+                    y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
                     loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
                 else:
                     cond = pool.text(rows)
@@ -344,6 +347,9 @@ def write(
     }
     if text is None:
         settings |= finished_autoencoder(module, pool)
+        if "encoder" in recipe["train"].get("frozen", ()):  # models that draw in its latents know its scale
+            given = storage.config(storage.find(recipe["train"]["init"]))
+            settings |= {key: given[key] for key in ("scaling_factor", "shift_factor")}
         x = pool.signal(slice(0, 8)).to(next(module.parameters()).device)
         with torch.no_grad():
             signals = torch.cat([x, module.decode(module.encode(x)[0])]).cpu()

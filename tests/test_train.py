@@ -286,3 +286,15 @@ def test_training_starts_from_a_model_that_is_given(recipes, tmp_path):
     begun = weights_after(recipe, pool, tmp_path / "second", (1,))
     for name, parameter in begun.network.named_parameters():
         assert torch.equal(parameter, state.mean[name]), name
+
+
+def test_a_frozen_encoder_and_its_scale_stay_what_they_are(recipes, pictures, tmp_path):
+    told = ["--data", str(pictures), "--recipe", str(recipes / "vae.toml")]
+    assert train.main("image", [*told, "--out", str(tmp_path / "first")]) == 0
+    more = f'init = "{tmp_path / "first"}"\nfrozen = ["encoder"]\nlatent_noise = 0.4\nsave_every'
+    (recipes / "vae.toml").write_text(AUTOENCODER.replace("save_every", more))
+    assert train.main("image", [*told, "--out", str(tmp_path / "second")]) == 0
+    (first, old), (second, new) = (storage.load(tmp_path / name) for name in ("first", "second"))
+    assert [new[key] == old[key] for key in ("scaling_factor", "shift_factor")] == [True, True]
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b) == name.startswith("encoder"), name

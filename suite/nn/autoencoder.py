@@ -103,8 +103,21 @@ class Autoencoder(nn.Module):
         """(B, latent_channels, *S / factor) to (B, channels, *S / factor), the signal's linear estimate."""
         return F.linear(z.movedim(1, -1), self.preview_weight, self.preview_bias).movedim(-1, 1)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, channels, *S) to its reconstruction from drawn latents, and their mean and log variance."""
+    def forward(self, x: Tensor, generator: torch.Generator | None = None,
+                noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstructs.
+
+        Args:
+            x: (B, channels, *S).
+            generator: draws the latents, on the CPU.
+            noise: standard deviation, in that of the latents, of how much noise an item gets besides, so that
+                the decoder forgives what a denoiser leaves (Zheng et al. 2025, arXiv 2510.11690, sec. 4.3).
+
+        Returns: the reconstruction (B, channels, *S) from drawn latents, and their mean and log variance.
+        """
         mean, logvar = self.encode(x)
         z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        if noise:
+            share = torch.randn(len(x), *[1] * (x.dim() - 1), generator=generator).abs()
+            z = z + (share * torch.randn(mean.shape, generator=generator)).to(mean) * noise * mean.std()
         return self.decode(z), mean, logvar
