@@ -74,7 +74,7 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int = 16, widths: tuple[int, ...] = (160, 320), blocks: int = 2,
                  attention: tuple[bool, ...] = (True, True), context_width: int = 384, patch: int = 1,
-                 positions: int = 16, dims: int = 2) -> None:
+                 positions: int = 16, head: int = 0, dims: int = 2) -> None:
         """Builds it for latents of `channels` channels over `dims` dimensions.
 
         Args:
@@ -85,12 +85,16 @@ class UNet(nn.Module):
             context_width: D of the text features.
             patch: size of the patches of latents that become channels before the first level.
             positions: size of space, in patches, over which the position code turns by half.
+            head: channels of a block outside the patches that corrects what comes of them, seeing the input
+                as it is; 0 for none. Where the noise is low the patches' width would hold it back (the wide head
+                of Zheng et al. 2025, arXiv 2510.11690).
             dims: dimensions of space, 1 to 3.
         """
         super().__init__()
         self.config: dict[str, Any] = {
             "channels": channels, "widths": list(widths), "blocks": blocks, "attention": list(attention),
-            "context_width": context_width, "patch": patch, "positions": positions, "dims": dims}
+            "context_width": context_width, "patch": patch, "positions": positions, "head": head,
+            "dims": dims}
         self.factor, self.patch, self.positions = patch * 2 ** (len(widths) - 1), patch, positions
         folded = channels * patch ** dims
         vector = 2 * widths[0]
@@ -124,6 +128,8 @@ class UNet(nn.Module):
             if level:
                 self.larger.append(nn.Sequential(nn.Upsample(scale_factor=2), conv(dims, width, width)))
         self.leave = nn.Sequential(norm(width), nn.SiLU(), zeroed(conv(dims, width, folded)))
+        self.head = Block(dims, 2 * channels, head, vector) if head else None
+        self.finish = zeroed(conv(dims, head, channels)) if head else None
 
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Predicts in the terms the Denoiser was told.
@@ -137,6 +143,7 @@ class UNet(nn.Module):
         Returns: (B, C, *S).
         """
         vector, tokens = self.condition(timestep, context, mask)
+        given = x
         x = fold(x, self.patch)
         x = self.enter(torch.cat([x, *place(x, self.positions)], dim=1))
         skips = [x]
@@ -154,7 +161,11 @@ class UNet(nn.Module):
                 x = self.larger[level - 1](x)
             for stage in stages:
                 x = stage(torch.cat([x, skips.pop()], dim=1), vector, tokens, mask)
-        return unfold(self.leave(x), self.patch)
+        x = unfold(self.leave(x), self.patch)
+        if self.head is None or self.finish is None:
+            return x
+        corrected: Tensor = x + self.finish(F.silu(self.head(torch.cat([given, x], dim=1), vector)))
+        return corrected
 
 
 def place(x: Tensor, period: int) -> list[Tensor]:

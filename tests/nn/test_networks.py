@@ -15,6 +15,10 @@ DENOISERS = {
         "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
         "patch": 2,
     },
+    "unet, head": {
+        "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
+        "patch": 2, "head": 16,
+    },
     "transformer": {"channels": 3, "width": 24, "depth": 2, "context_width": 8},
     "transformer, patches": {"channels": 3, "width": 24, "depth": 2, "context_width": 8, "patch": 2},
 }  # fmt: skip
@@ -181,6 +185,30 @@ def test_a_drawn_latent_has_the_variance_that_was_encoded():
     _, mean, logvar = network(x, torch.Generator().manual_seed(0))
     spread = (drawn[0] - mean).var(0) / logvar[0].exp()
     assert spread.sub(1).abs().max() < 0.15
+
+
+def test_noise_asked_for_is_added_to_the_latents_in_their_own_measure():
+    module, x = made("autoencoder", 1), torch.randn(64, 2, 64, generator=torch.Generator().manual_seed(1))
+    seen = []
+    module.decode = lambda z: seen.append(z) or x
+    _, mean, _ = module(x, torch.Generator().manual_seed(2))
+    module(x, torch.Generator().manual_seed(2), noise=0.5)
+    added = (seen[1] - seen[0]) / mean.std()
+    assert added.std().item() == pytest.approx(0.5, rel=0.15)  # the mean square of a half-normal is 1
+    shares = added.flatten(1).std(1)
+    assert shares.min() < 0.1 and shares.max() > 0.8  # how much, differs by item
+
+
+def test_a_head_starts_as_nothing_and_sees_finer_than_the_patches():
+    plain, head = (made(kind, 2, perturbed=False) for kind in ("unet, patches", "unet, head"))
+    head.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        for network in (plain, head):
+            network.leave[-1].weight.normal_(generator=torch.Generator().manual_seed(3))
+    inputs = asked(2)
+    assert torch.equal(head(*inputs), plain(*inputs))
+    torch.nn.init.ones_(head.finish.weight)
+    assert not torch.allclose(head(*inputs), plain(*inputs), atol=1e-3)
 
 
 def test_an_autoencoder_of_unequal_stages_is_refused():
