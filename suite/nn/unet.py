@@ -86,8 +86,8 @@ class UNet(nn.Module):
             patch: size of the patches of latents that become channels before the first level.
             positions: size of space, in patches, over which the position code turns by half.
             head: channels of a block outside the patches that corrects what comes of them, seeing the input
-                as it is; 0 for none. Where the noise is low the patches' width would hold it back (the wide head
-                of Zheng et al. 2025, arXiv 2510.11690).
+                as it is; 0 for none. Where the noise is low the patches' width would hold it back (the wide
+                head of Zheng et al. 2025, arXiv 2510.11690).
             dims: dimensions of space, 1 to 3.
         """
         super().__init__()
