@@ -145,10 +145,7 @@ def tab(model: str = "") -> None:
                 place("strength")
             with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
                 place("model", choices=choices)
-                rest = [name for name in known if name not in fields and name not in BY_HAND]
-                for first in range(0, len(rest), 2):
-                    with gr.Row():
-                        place(*rest[first : first + 2])
+                place(*(name for name in known if name not in fields and name not in BY_HAND))
             file = gr.File(
                 label="Drop a picture drawn here to restore its settings", height=160, elem_classes="restore"
             )

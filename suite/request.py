@@ -67,24 +67,24 @@ class Request(BaseModel):
 
     prompt: str = Field(max_length=10_000, description="What to draw. (word:1.3) weighs a word.")
     negative_prompt: str = Field("", max_length=10_000, description="What to keep away from.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same result; the next item has the next.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same result; of several, each has the next.")
     num_inference_steps: int = Field(
         20, ge=1, le=1000, description="Steps of the sampler.", json_schema_extra={"alias": "steps"}
     )
     guidance_scale: float = Field(
         4.0, ge=1, le=30, description="How closely to follow the prompt; 1 is off.", json_schema_extra=TENTHS
     )
-    guidance: GuidanceName = Field("cfg", description="The kind of guidance.")
+    guidance: GuidanceName = Field("cfg", description="The kind of guidance; none is off.")
     guidance_rescale: float = Field(
         0.0, ge=0, le=1, description="Pulls contrast back after guidance.", json_schema_extra=FINE
     )
     guidance_low: float = Field(
-        0.0, ge=0, lt=1, description="Guide only above this noise, 0 none, 1 all.", json_schema_extra=FINE
+        0.0, ge=0, lt=1, description="Guide only above this noise (0 clean, 1 all).", json_schema_extra=FINE
     )
     guidance_high: float = Field(
-        1.0, gt=0, le=1, description="Guide only below this noise, 0 none, 1 all.", json_schema_extra=FINE
+        1.0, gt=0, le=1, description="Guide only below this noise (0 clean, 1 all).", json_schema_extra=FINE
     )
-    sampler: SamplerName = Field("euler", description="The sampler.")
+    sampler: SamplerName = Field("euler", description="The method that takes the noise away.")
     spacing: SpacingName = Field("trailing", description="How the noise levels are spaced.")
     shift: float = Field(
         1.0, gt=0, le=20, description="Shift of the levels towards noise, for spacing 'shifted'.",
@@ -96,7 +96,7 @@ class Request(BaseModel):
     )  # fmt: skip
     init: Media = Field(None, description="File to start from.")
     strength: float = Field(
-        0.6, gt=0, le=1, description="How far to leave the init file; 1 forgets it.", json_schema_extra=FINE
+        0.6, gt=0, le=1, description="How much to change what it starts from; 1 all.", json_schema_extra=FINE
     )
     mask: Media = Field(None, description="File that is white where the init file is to be redrawn.")
     loop: bool = Field(False, description="Make the result tile without a seam.")

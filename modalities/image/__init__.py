@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +32,7 @@ class ImageRequest(Request):
 
     width: int = Field(256, ge=64, le=2048, multiple_of=16, description="Width.", json_schema_extra=PIXELS)
     height: int = Field(256, ge=64, le=2048, multiple_of=16, description="Height.", json_schema_extra=PIXELS)
-    num_images: int = Field(1, ge=1, le=256, description="Pictures to draw, of items that follow each other.")
+    num_images: int = Field(1, ge=1, le=256, description="Pictures to draw; each has the next seed.")
     model: str = Field("image", description="A shipped model's name, a folder, a safetensors file, a hub id.")
 
 
@@ -49,9 +47,11 @@ class ImageAdapter:
 
     def check(self, request: Request) -> None:
         """Opens the init and mask files; ValueError if one is no picture."""
+        from modalities.image.read import opened
+
         for name in ("init", "mask"):
             if getattr(request, name) is not None:
-                _open(name, getattr(request, name))
+                opened(name, getattr(request, name))
 
     def shape(self, request: Request, factor: int, multiple: int) -> tuple[int, ...]:
         """(height, width) of the latents; ValueError names the side that does not divide."""
@@ -66,15 +66,15 @@ class ImageAdapter:
         """Init (1, 3, H, W) in [-1, 1] and mask (1, 1, H, W) in [0, 1]: their middle, at the asked size."""
         from PIL import Image, ImageOps
 
+        from modalities.image.read import on_ground, opened
+
         size = (request.width, request.height)  # type: ignore[attr-defined]
         init = mask = None
         if request.init is not None:
-            picture = _open("init", request.init).convert("RGBA")
-            ground = Image.new("RGBA", picture.size, "white")
-            ground.alpha_composite(picture)
-            init = _tensor(ImageOps.fit(ground.convert("RGB"), size, Image.Resampling.LANCZOS)) * 2 - 1
+            picture = on_ground(opened("init", request.init), "white")
+            init = _tensor(ImageOps.fit(picture, size, Image.Resampling.LANCZOS)) * 2 - 1
         if request.mask is not None:
-            grey = _open("mask", request.mask).convert("L")
+            grey = on_ground(opened("mask", request.mask), "black").convert("L")
             mask = _tensor(ImageOps.fit(grey, size, Image.Resampling.BILINEAR))
         return init, mask
 
@@ -109,14 +109,11 @@ class ImageAdapter:
 
     def sheet(self, items: Sequence[Image], path: Path) -> None:
         """Writes the pictures side by side, as near a square as they go."""
-        from PIL import Image
+        from modalities.image.sheet import tiled
+        from suite.storage import replacing
 
-        columns = math.ceil(len(items) ** 0.5)
-        width, height = items[0].size
-        sheet = Image.new("RGB", (columns * width, math.ceil(len(items) / columns) * height), "white")
-        for i, item in enumerate(items):
-            sheet.paste(item, (i % columns * width, i // columns * height))
-        sheet.save(path)
+        with replacing(path) as part:
+            tiled(items).save(part, "PNG")
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs `suite eval image`."""
@@ -151,27 +148,6 @@ def restore(path: str | Path) -> dict[str, Any]:
     from modalities.image.save import restore
 
     return restore(Path(path))
-
-
-def _open(name: str, source: Any) -> Image:
-    """A picture from a path or from memory, upright, loaded whole; ValueError names the field."""
-    from PIL import Image, ImageOps
-
-    if isinstance(source, Image.Image):
-        return source
-    if not isinstance(source, str):
-        raise ValueError(f"{name} is a {type(source).__name__}; it must be a path or a PIL image")
-    if not os.path.isfile(source):
-        if source.startswith("<"):  # as the request labels it
-            told = "was a picture in memory, which settings cannot carry"
-            raise ValueError(f"{name} {told}; give it with --{name} FILE")
-        raise ValueError(f"{name} is {source!r}; there is no such file")
-    try:
-        with Image.open(source) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is {source!r}; it must be a picture that can be read ({error})") from None
 
 
 def _tensor(picture: Image) -> Tensor:
