@@ -242,9 +242,7 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
         config = AutoConfig.from_pretrained(model_folder)
         clip = config.model_type in ("clip", "clip_text_model")
         kind: Any = CLIPTextModel if clip else AutoModelForTextEncoding
-        model, report = kind.from_pretrained(
-            model_folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        model, report = kind.from_pretrained(model_folder, use_safetensors=True, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     except OSError as error:
         raise FileNotFoundError(
@@ -259,7 +257,7 @@ def load(name: str = DEFAULT, limit: int | None = None) -> TextEncoder:
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)  # tokens pass no pooler
     if missing:
         raise ValueError(f"text encoder {name!r}: its weights lack {missing[0]} and {len(missing) - 1} more")
-    return TextEncoder(model, tokenizer, limit)
+    return TextEncoder(model.float(), tokenizer, limit)
 
 
 def _default() -> Path:

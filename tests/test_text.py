@@ -209,3 +209,12 @@ def test_weights_that_are_cut_short_or_lack_a_key_are_refused_in_words(tmp_path)
 def test_a_limit_the_encoder_cannot_keep_is_refused():
     with pytest.raises(ValueError, match="limit is 13; this text encoder takes 3 to 12 tokens"):
         text.TextEncoder(BertModel(BertConfig(**SMALL)), tokenizer(True, 12), 13)
+
+
+def test_weights_stored_in_half_are_read_as_float32(tmp_path):
+    stored = BertModel(BertConfig(**SMALL)).half()
+    stored.save_pretrained(tmp_path)
+    tokenizer(True, 12).save_pretrained(tmp_path)
+    read = text.load(str(tmp_path)).model.embeddings.word_embeddings.weight
+    assert read.dtype is torch.float32
+    assert torch.equal(read, stored.embeddings.word_embeddings.weight.float())
