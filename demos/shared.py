@@ -120,15 +120,12 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
             yield Moment("stopped before the first step")
             return
         yield Moment("loading the model", 0.0)
+        from suite.drive import Kept
+
         loaded = pipeline(adapter, request.model)
         shown = float("-inf")
         with closing(loaded.trace(request)) as steps:
-            while True:
-                try:
-                    progress = next(steps)
-                except StopIteration as finished:
-                    result = finished.value
-                    break
+            for progress in (run := Kept(steps)):
                 at, seconds = f"step {progress.step} of {progress.steps}", f"{progress.seconds:.1f} s"
                 if stopped.is_set():
                     partial = adapter.finish(loaded.latent.decode(progress.denoised).float().cpu())
@@ -137,16 +134,15 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
                 if time.monotonic() - shown >= GATE:
                     yield Moment(f"{at}, {seconds}", progress.step / progress.steps, progress.preview())
                     shown = time.monotonic()
+        result = run.value
         yield Moment(f"drawn in {result.seconds:.1f} s", items=result.items, settings=result.settings)
     except ValidationError as error:
         yield Moment(explain(error, adapter.request.model_fields), refused=True)
-    except (ValueError, FloatingPointError, OSError, ImportError) as error:
+    except (ValueError, FloatingPointError, MemoryError, OSError, ImportError) as error:
         yield Moment(str(error), refused=True)
     except Exception as error:  # the app goes on living
         logging.getLogger(__name__).exception("drawing failed")
-        short = "memory" in str(error).lower() or isinstance(error, MemoryError)
-        mend = "there is not enough memory; ask for less at once or for a smaller size"
-        yield Moment(mend if short else f"drawing failed: {error}", refused=True)
+        yield Moment(f"drawing failed: {error}", refused=True)
 
 
 def restored(adapter: Adapter, path: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from suite import adapter as media
 from suite import drive, published, samplers, storage
+from suite.cli import Parser
 from suite.denoiser import Denoiser
 from suite.latent import AutoencoderLatent, IdentityLatent, Latent
 from suite.nn import NETWORKS
@@ -361,7 +362,7 @@ def machine() -> dict[str, str | int]:
 
 def main(argv: Sequence[str]) -> int:
     """Runs `suite bench`."""
-    parser = argparse.ArgumentParser(prog="suite bench", description=(__doc__ or "").partition("\n\n")[2])
+    parser = Parser(prog="suite bench", description=(__doc__ or "").partition("\n\n")[2])
     which = f"only this; one of {', '.join(GROUPS)}; may be given again"
     parser.add_argument("--only", action="append", metavar="GROUP", help=which)
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few repetitions, to see it run")

@@ -10,8 +10,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,7 +25,7 @@ from suite.adapter import Adapter
 from suite.request import Control, controls, explain
 
 if TYPE_CHECKING:
-    from suite.pipeline import Progress, Result
+    from suite.pipeline import Progress
 
 COMMANDS = "suite.commands"  # entry points of commands that stand above the core, such as the app
 
@@ -35,16 +34,17 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that refuses in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong and exits with 2."""
+        """Says what is wrong, in one sentence; `main` then exits with 2."""
         raise ValueError(f"{message} (see `{self.prog} --help`)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = _warn
     try:
-        return _run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return _run(args)
     except ValidationError as error:
         return _say(explain(error), 2)
     except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FloatingPointError, MemoryError, OSError, ImportError) as error:
         return _say(str(error), 1)
     except KeyboardInterrupt:
-        return _say("cancelled; nothing was written", 130)
+        more = "; the same command goes on" if args[:1] == ["train"] else ""
+        return _say(f"cancelled{more}", 130)
 
 
 def _run(args: list[str]) -> int:
@@ -142,49 +143,41 @@ def _draw(adapter: Adapter, told: dict[str, Any]) -> int:
         request = adapter.request(**{**restored, **asked})
     except ValidationError as error:
         raise ValueError(explain(error, adapter.request.model_fields)) from None
-    _writable(told["output"], adapter)
     adapter.check(request)
-    storage.find(request.model)
+    request = request.filled(storage.config(storage.find(request.model)).get("defaults", {}))
+    paths = _paths(told["output"], getattr(request, adapter.count), adapter)
 
     from suite.pipeline import load  # torch, from here on
 
     pipeline = load(adapter, request.model, told["device"], told["dtype"])
-    result = _finished(pipeline.trace(request))
-    several = len(result.items) > 1
-    for i, (item, settings) in enumerate(zip(result.items, result.settings, strict=True)):
-        output: Path = told["output"]
-        path = output.with_stem(f"{output.stem}-{i}") if several else output
+    result = pipeline.run(request, _progress)
+    for i, (item, path, settings) in enumerate(zip(result.items, paths, result.settings, strict=True)):
         adapter.save(item, path, settings)
         _say(f"{path} ({result.seconds:.1f} s)" if i == 0 else str(path))
     return 0
 
 
-def _finished(steps: Generator[Progress, None, Result]) -> Result:
-    with closing(steps):
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as done:
-                result: Result = done.value
-                return result
-            _progress(progress.step, progress.steps)
-
-
-def _writable(path: Path, adapter: Adapter) -> None:
+def _paths(output: Path, count: int, adapter: Adapter) -> list[Path]:
+    """Where each item goes; ValueError if one cannot be written there."""
+    path, endings = output, ", ".join(adapter.suffixes)
     if path.suffix.lower() not in adapter.suffixes:
-        raise ValueError(f"output is {str(path)!r}; its ending must be one of {', '.join(adapter.suffixes)}")
+        raise ValueError(f"output is {str(path)!r}; its ending must be one of {endings}")
+    paths = [path.with_stem(f"{path.stem}-{i}") for i in range(count)] if count > 1 else [path]
     try:
-        if path.is_dir():
-            raise ValueError(f"output is {str(path)!r}, which is a folder; it must name a file")
-        if not path.parent.is_dir():
-            raise ValueError(f"output is {str(path)!r}; there is no folder {path.parent}")
-        storage.beside(path).touch()
-        storage.beside(path).unlink()
+        for path in paths:
+            if path.is_dir():
+                raise ValueError(f"output is {str(path)!r}, which is a folder; it must name a file")
+            if not path.parent.is_dir():
+                raise ValueError(f"output is {str(path)!r}; there is no folder {path.parent}")
+            storage.beside(path).touch()
+            storage.beside(path).unlink()
     except OSError as error:
         raise ValueError(f"output is {str(path)!r}, which cannot be written: {error.strerror}") from None
+    return paths
 
 
-def _progress(step: int, steps: int) -> None:
+def _progress(progress: Progress) -> None:
+    step, steps = progress.step, progress.steps
     if sys.stderr.isatty():
         sys.stderr.write(f"\rstep {step}/{steps}" + ("\n" if step == steps else ""))
     elif step == steps or step * 10 // steps > (step - 1) * 10 // steps:

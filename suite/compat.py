@@ -8,15 +8,16 @@ before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from suite.denoiser import Denoiser
+from suite.drive import advance
 from suite.paths import FLOW, VE
-from suite.samplers import Sampler, make
+from suite.samplers import Sampler, dry_run, make
 from suite.schedules import Schedule, indices, levels, shifted
 from suite.schedules import flow as flow_schedule
 
@@ -225,9 +226,6 @@ class SamplerScheduler:
         self._index: int | None = None
         self._begin: int | None = None
         self._running: Sampler | None = None
-        self._x: Tensor | None = None
-        self._handed: Tensor | None = None
-        self._version = -1
         self._generator: Any = None
         self._dtype = torch.float32
 
@@ -312,9 +310,8 @@ class SamplerScheduler:
             start = index // self.order
             x = sample.float() / self._scale(sigma)
             self._running = self._make(x, self.levels[start:], eta)
-            self._x, _ = next(self._running)
-        assert self._x is not None
-        if self._handed is not None and (sample is not self._handed or _version(sample) != self._version):
+            _, self._x, _ = advance(self._running, None)
+        elif not torch.equal(sample, self._shown(sigma, sample.dtype)):  # the pipeline has edited them
             self._x.copy_(sample.float() / self._scale(sigma))
         _, skip, out, _ = self.denoiser.coefficients(sigma)
         denoised = skip * self._x + out * model_output.float()
@@ -325,13 +322,12 @@ class SamplerScheduler:
             vp = self._x * self._scale(sigma)
             denoised = (0.25 * vp + time * math.hypot(time, 0.5) * denoised) / (time**2 + 0.25)
         self._index = index + 1
-        try:
-            self._x, level = self._running.send(denoised)
-        except StopIteration as stop:
-            self._x, level = stop.value, self.levels[-1]
-        self._handed = (self._x * self._scale(level)).to(sample.dtype)
-        self._version = _version(self._handed)
-        return Stepped(self._handed, denoised)
+        done, self._x, level = advance(self._running, denoised)
+        return Stepped(self._shown(self.levels[-1] if done else level, sample.dtype), denoised)
+
+    def _shown(self, sigma: float, dtype: torch.dtype) -> Tensor:
+        """Our state as the pipeline sees it."""
+        return (self._x * self._scale(sigma)).to(dtype)
 
     def _scale(self, sigma: float) -> float:
         """The pipeline's latents over our state."""
@@ -362,25 +358,10 @@ class SamplerScheduler:
     def _asked(self, grid: Sequence[float]) -> list[float]:
         """The levels of the calls to come, by two dry runs that must agree."""
         self._generator, self._dtype = torch.Generator().manual_seed(0), torch.float32
-        runs = [list(_dry_run(self._make(torch.zeros(1, 1), grid), answer)) for answer in (0.0, 1.0)]
+        runs = [dry_run(self._make(torch.zeros(1, 1), grid), answer) for answer in (0.0, 1.0)]
         if runs[0] != runs[1]:
             raise ValueError("a diffusers pipeline fixes its steps first; no adaptive sampler can run in it")
         return runs[0]
-
-
-def _dry_run(sampler: Sampler, answer: float) -> Generator[float, None, None]:
-    try:
-        x, sigma = next(sampler)
-        while True:
-            yield sigma
-            x, sigma = sampler.send(torch.full_like(x, answer))
-    except StopIteration:
-        return
-
-
-def _version(x: Tensor) -> int:
-    """How often a tensor was changed in place; never the same twice where torch does not count."""
-    return -2 if x.is_inference() else int(x._version)
 
 
 def _is_even(sigmas: Sequence[float]) -> bool:

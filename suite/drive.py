@@ -7,8 +7,9 @@ Only `.send` stands inside `try`: a StopIteration that escapes a network must no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,20 @@ from torch import Tensor
 from suite.samplers import Sampler
 
 Denoise = Callable[[Tensor, float | Tensor], Tensor]
+Y = TypeVar("Y")
+R = TypeVar("R")
+
+
+class Kept(Generic[Y, R]):
+    """A generator to loop over whose result is kept: `value`, once the loop has run to its end."""
+
+    value: R
+
+    def __init__(self, steps: Generator[Y, None, R]) -> None:
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[Y]:
+        self.value = yield from self.steps
 
 
 @dataclass(frozen=True)
@@ -54,12 +69,12 @@ def trace(sampler: Sampler, denoise: Denoise, *, steps: int = 0) -> Generator[St
     Raises:
         FloatingPointError: an estimate holds NaN or infinity.
     """
-    index, done, x, sigma = 0, *_advance(sampler, None)
+    index, done, x, sigma = 0, *advance(sampler, None)
     while not done:
         denoised = denoise(x, sigma)
         _check(denoised, sigma)
         yield Step(index, steps, x, sigma, denoised)
-        done, x, sigma = _advance(sampler, denoised)
+        done, x, sigma = advance(sampler, denoised)
         index += 1
     return x
 
@@ -77,11 +92,11 @@ def sample(sampler: Sampler, denoise: Denoise) -> Tensor:
     Raises:
         FloatingPointError: an estimate holds NaN or infinity.
     """
-    done, x, sigma = _advance(sampler, None)
+    done, x, sigma = advance(sampler, None)
     while not done:
         denoised = denoise(x, sigma)
         _check(denoised, sigma)
-        done, x, sigma = _advance(sampler, denoised)
+        done, x, sigma = advance(sampler, denoised)
     return x
 
 
@@ -98,7 +113,7 @@ def serve(samplers: Sequence[Sampler], denoise: Denoise) -> list[Tensor]:
     Returns:
         each sampler's result.
     """
-    states = [_advance(sampler, None) for sampler in samplers]
+    states = [advance(sampler, None) for sampler in samplers]
     while not all(done for done, _, _ in states):
         sizes = [x.shape[0] for _, x, _ in states]
         x = torch.cat([x for _, x, _ in states])
@@ -108,13 +123,13 @@ def serve(samplers: Sequence[Sampler], denoise: Denoise) -> list[Tensor]:
             done, _, sigma = states[i]
             if not done:
                 _check(part, sigma)
-                finished, x, level = _advance(samplers[i], part)
+                finished, x, level = advance(samplers[i], part)
                 states[i] = (finished, x, sigma if finished else level)
     return [x for _, x, _ in states]
 
 
-def _advance(sampler: Sampler, denoised: Tensor | None) -> tuple[bool, Tensor, float]:
-    """Sends the estimate (None starts the sampler) and returns (done, x, sigma)."""
+def advance(sampler: Sampler, denoised: Tensor | None) -> tuple[bool, Tensor, float]:
+    """Sends a sampler the estimate (None starts it) and returns (done, x, sigma)."""
     try:
         x, sigma = next(sampler) if denoised is None else sampler.send(denoised)
     except StopIteration as stop:

@@ -5,7 +5,8 @@ Shapes: B items, C channels, *S the signal's space (H W | L | T H W), `factor` t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, Protocol
 
@@ -137,7 +138,7 @@ class AutoencoderLatent:
                 return torch.cat([tiled(cast, part, tile, overlap, units_in, units_out)
                                   for part in torch.split(x, batch)])
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if batch == 1 and tile <= _SMALLEST:
                     raise MemoryError(
@@ -195,7 +196,23 @@ def _fade(length: int, overlap: int, like: Tensor) -> Tensor:
     return torch.minimum(place, length + 1 - place).clamp_max(overlap + 1) / (overlap + 1)
 
 
-def _out_of_memory(error: Exception) -> bool:
+@contextmanager
+def sparing() -> Iterator[None]:
+    """Tells in a sentence what to do where memory runs out; also a decorator.
+
+    Raises: MemoryError in place of what torch raises on each kind of device.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        words = "there is not enough memory; ask for fewer at once or for a smaller size"
+        raise MemoryError(words) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error, of whatever kind of device, says that memory ran out."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(w in str(error).lower() for w in words)

@@ -5,14 +5,17 @@ The state stays the sampler's own, so multistep histories and second-order stage
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from suite.drive import advance
 from suite.samplers import Sampler
 
 GOLDEN = (5**0.5 - 1) / 2
+Edit = Callable[[Tensor, int], Tensor]  # of a tensor, in call number n
 
 
 def start_at(levels: Sequence[float], strength: float) -> list[float]:
@@ -28,11 +31,10 @@ def start_at(levels: Sequence[float], strength: float) -> list[float]:
     steps = len(levels) - 1
     if not 0 < strength <= 1:
         raise ValueError(f"strength is {strength}; it must be above 0 and at most 1")
-    kept = int(steps * strength)
+    kept = int(steps * strength + 1e-9)  # 0.29 of 100 is 28.999999999999996
     if not kept:
-        raise ValueError(
-            f"strength {strength} leaves none of {steps} steps; it must be at least {1 / steps:.2g}"
-        )
+        least = math.ceil(1e4 / steps) / 1e4
+        raise ValueError(f"strength {strength} leaves none of {steps} steps; it must be at least {least:g}")
     return list(levels[steps - kept :])
 
 
@@ -47,15 +49,7 @@ def keep(sampler: Sampler, original: Tensor, mask: Tensor) -> Sampler:
         original: (B, C, *S) float32, clean.
         mask: (B or 1, 1, *S) float32, 1 = repaint, 0 = keep; between, a mixture.
     """
-    denoised: Tensor | None = None
-    while True:
-        try:
-            x, sigma = next(sampler) if denoised is None else sampler.send(denoised)
-        except StopIteration as stop:
-            result: Tensor = stop.value
-            return result
-        denoised = yield x, sigma
-        denoised = original + mask * (denoised - original)
+    return _through(sampler, lambda x, _: x, lambda denoised, _: original + mask * (denoised - original))
 
 
 def turned(x: Tensor, dims: Sequence[int], turn: int, sign: int = 1) -> Tensor:
@@ -74,14 +68,14 @@ def seamless(sampler: Sampler, dims: Sequence[int]) -> Sampler:
         sampler: just made, not yet started.
         dims: dimensions of x to close, (-1,) for a panorama, (-2, -1) for a tile, (2,) for a clip that loops.
     """
-    denoised: Tensor | None = None
-    turn = 0
-    while True:
-        try:
-            x, sigma = next(sampler) if denoised is None else sampler.send(denoised)
-        except StopIteration as stop:
-            result: Tensor = stop.value
-            return result
-        denoised = yield turned(x, dims, turn), sigma
-        denoised = turned(denoised, dims, turn, -1)
-        turn += 1
+    return _through(sampler, lambda x, n: turned(x, dims, n), lambda x, n: turned(x, dims, n, -1))
+
+
+def _through(sampler: Sampler, there: Edit, back: Edit) -> Sampler:
+    """Edits each point that goes to the network, and each estimate that comes back."""
+    call, (done, x, sigma) = 0, advance(sampler, None)
+    while not done:
+        denoised = yield there(x, call), sigma
+        done, x, sigma = advance(sampler, back(denoised, call))
+        call += 1
+    return x

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from suite import drive, middleware, samplers, storage
 from suite.adapter import Adapter
 from suite.denoiser import Denoiser
 from suite.guidance import guided
-from suite.latent import AutoencoderLatent, IdentityLatent, Latent
+from suite.latent import AutoencoderLatent, IdentityLatent, Latent, sparing
 from suite.noise import Noise
 from suite.request import Request
 from suite.schedules import Schedule, levels, make, noised
@@ -129,16 +128,15 @@ class Pipeline:
             **fields: of the medium's request.
         Raises: ValueError for a bad request (as pydantic's ValidationError is), FloatingPointError for NaN.
         """
-        steps = self.trace(self.request(prompt, **fields))
-        with closing(steps):
-            while True:
-                try:
-                    progress = next(steps)
-                except StopIteration as done:
-                    result: Result = done.value
-                    return result
-                if callback is not None:
-                    callback(progress)
+        return self.run(self.request(prompt, **fields), callback)
+
+    def run(self, request: Request, callback: Callable[[Progress], object] | None = None) -> Result:
+        """Draws what was asked, as calling does."""
+        steps = drive.Kept(self.trace(request))
+        for progress in steps:
+            if callback is not None:
+                callback(progress)
+        return steps.value
 
     def trace(self, request: Request) -> Generator[Progress, None, Result]:
         """Draws step by step; close the generator to cancel.
@@ -177,20 +175,16 @@ class Pipeline:
                 rescale=request.guidance_rescale,
                 interval=(request.guidance_low, request.guidance_high),
             )
-            steps = drive.trace(sampler, torch.inference_mode()(denoise), steps=steps_each)
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as finished:
-                    latents: Tensor = finished.value
-                    break
+            denoise = torch.inference_mode()(sparing()(denoise))
+            steps = drive.Kept(drive.trace(sampler, denoise, steps=steps_each))
+            for step in steps:
                 done, total = number * steps_each + step.index + 1, len(batches) * steps_each
                 denoised = step.denoised
                 if request.loop:
                     denoised = middleware.turned(denoised, range(2, denoised.dim()), step.index, -1)
                 seconds, preview = time.monotonic() - started, self._preview(denoised)
                 yield Progress(done, total, step.sigma, seconds, denoised, preview)
-            decoded = self._decode(latents, request.loop)
+            decoded = self._decode(steps.value, request.loop)
             if init is not None and mask is not None:
                 decoded = torch.lerp(init.to(decoded), decoded, mask.to(decoded))
             items += self.adapter.finish(decoded.cpu(), settings[len(items) : len(items) + len(batch)])
@@ -254,6 +248,7 @@ class Pipeline:
         return {"suite": suite.__version__, "modality": self.adapter.name, "request": alone}
 
 
+@sparing()
 def load(
     adapter: Adapter,
     model: str | Path,

@@ -367,12 +367,16 @@ def make(
 
 def calls(name: str, sigmas: Sequence[float], path: Path) -> list[float]:
     """Returns the levels at which the named sampler will ask, in order, found by a dry run on one number."""
-    zero = torch.zeros(())
-    sampler, asked = make(name, zero, sigmas, path=path, noise=lambda x: x), []
+    return dry_run(make(name, torch.zeros(()), sigmas, path=path, noise=lambda x: x))
+
+
+def dry_run(sampler: Sampler, answer: float = 0.0) -> list[float]:
+    """Returns the levels at which a sampler asks, in order, if `answer` is every estimate it is sent."""
+    asked = []
     try:
-        _, sigma = next(sampler)
+        x, sigma = next(sampler)
         while True:
             asked.append(sigma)
-            _, sigma = sampler.send(zero)
+            x, sigma = sampler.send(torch.full_like(x, answer))
     except StopIteration:
         return asked

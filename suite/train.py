@@ -7,7 +7,6 @@ on from its last checkpoint to the same weights.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from suite import adapter as adapters
 from suite import storage
 from suite.adapter import Adapter
+from suite.cli import Parser
 from suite.denoiser import Denoiser
 from suite.latent import AutoencoderLatent, IdentityLatent, Latent
 from suite.loss import autoencoder_loss, denoising_loss
@@ -377,7 +377,7 @@ def write(
 def main(modality: str, argv: Sequence[str]) -> int:
     """Runs `suite train MODALITY`."""
     adapter = adapters.find(modality)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"suite train {modality}",
         description="Trains a model from a recipe. The same command goes on with a run that was stopped.",
     )

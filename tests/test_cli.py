@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -93,7 +94,7 @@ REFUSED = {
     "eta": (["x", "--eta", "0.5"], "eta is 0.5 but sampler 'euler' takes none"),
     "strength": (
         ["x", "--init", "red.png", "--strength", "0.01"],
-        "leaves none of 3 steps; it must be at least 0.33",
+        "leaves none of 3 steps; it must be at least 0.3334",
     ),
     "from": (["--from", "text.txt"], "text.txt is no picture whose settings can be read"),
     "from plain": (["--from", "red.png"], "red.png carries no settings"),
@@ -150,6 +151,39 @@ def test_ctrl_c_leaves_no_file(draw, capsys, monkeypatch):
     assert not os.listdir() and "cancelled" in capsys.readouterr().err
 
 
+def test_training_that_is_cancelled_says_that_it_can_go_on(capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "suite.train", SimpleNamespace(main=interrupted))
+    assert cli.main(["train", "image"]) == 130
+    assert capsys.readouterr().err == "suite: cancelled; the same command goes on\n"
+
+
+def test_no_step_is_taken_if_one_of_several_files_cannot_be_written(draw, capsys, monkeypatch):
+    monkeypatch.setattr("suite.pipeline.load", None)
+    os.mkdir("a-1.png")
+    assert draw("x", "--num-images", 2, "-o", "a.png") == 2
+    assert "output is 'a-1.png', which is a folder" in capsys.readouterr().err
+    assert os.listdir() == ["a-1.png"]
+
+
+def test_memory_that_does_not_suffice_is_told_in_one_sentence(draw, capsys, monkeypatch):
+    def greedy(self, x, sigma, cond):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr("suite.denoiser.Denoiser.__call__", greedy)
+    assert draw("x", "-o", "a.png") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("suite: there is not enough memory; ask for fewer") and told.count("\n") == 1
+
+
+def test_warnings_are_shown_by_whoever_showed_them_before(capsys):
+    before = warnings.showwarning
+    cli.main(["frob"])
+    assert warnings.showwarning is before
+
+
 def test_nan_is_told_and_nothing_written(draw, capsys, monkeypatch):
     monkeypatch.setattr("suite.denoiser.Denoiser.__call__", lambda self, x, sigma, cond: x * float("nan"))
     assert draw("x", "-o", "a.png") == 1
@@ -175,7 +209,11 @@ def test_inspect_prints_what_a_file_carries(draw, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["frob"], ["train"], ["train", "song"], ["eval"], ["models"], ["models", "frob"]]
+    "argv",
+    [
+        ["frob"], ["train"], ["train", "song"], ["train", "image", "--frob"], ["eval"], ["bench", "--frob"],
+        ["models"], ["models", "frob"],
+    ],
 )
 def test_an_unknown_command_is_refused_in_one_sentence(argv, capsys):
     assert cli.main(argv) == 2

@@ -155,7 +155,8 @@ def test_it_is_made_of_our_parts_too(stable):
     assert relative(run(pipe, ours, height=16, width=16), run(pipe, reference, height=16, width=16)) < 1e-3
 
 
-def test_the_state_stays_float32_under_latents_of_bfloat16():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_state_stays_float32_under_latents_of_bfloat16(mode):
     """Sixty steps round once at the end, not sixty times."""
     ours = SamplerScheduler(make("flow"), "flow")
 
@@ -166,19 +167,23 @@ def test_the_state_stays_float32_under_latents_of_bfloat16():
             x = ours.step(x.to(dtype), t, x).prev_sample
         return x.float()
 
-    exact, coarse = loop(torch.float32), loop(torch.bfloat16)
+    with mode():
+        exact, coarse = loop(torch.float32), loop(torch.bfloat16)
     assert relative(coarse, exact) < 0.01
 
 
-def test_edits_in_place_are_seen_and_whole_steps_without_edits_lose_nothing():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_edits_in_place_are_seen_and_whole_steps_without_edits_lose_nothing(mode):
     ours = SamplerScheduler(make("flow"), "flow")
     for edit in (lambda x: x, lambda x: x.zero_(), lambda x: torch.zeros_like(x)):
-        ours.set_timesteps(2)
-        x = torch.ones(1, 1, 2, 2)
-        x = ours.step(torch.zeros_like(x), ours.timesteps[0], x).prev_sample
-        edited = edit(x)
-        expected = edited.clone()
-        assert torch.allclose(ours.step(torch.zeros_like(x), ours.timesteps[1], edited).prev_sample, expected)
+        with mode():
+            ours.set_timesteps(2)
+            x = torch.ones(1, 1, 2, 2)
+            x = ours.step(torch.zeros_like(x), ours.timesteps[0], x).prev_sample
+            edited = edit(x)
+            expected = edited.clone()
+            x = ours.step(torch.zeros_like(x), ours.timesteps[1], edited).prev_sample
+            assert torch.allclose(x, expected)
 
 
 def test_an_adaptive_sampler_is_refused_in_words():

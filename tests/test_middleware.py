@@ -33,6 +33,19 @@ def test_a_strength_that_leaves_no_step_is_refused_in_words(strength, words):
         start_at(levels(make("flow"), 10), strength)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 7, 10, 999, 1000])
+def test_the_strength_that_a_refusal_names_leaves_one_step(steps):
+    grid = levels(make("flow"), steps)
+    with pytest.raises(ValueError, match="at least") as told:
+        start_at(grid, 1e-5)
+    assert len(start_at(grid, float(str(told.value).split()[-1]))) == 2
+
+
+def test_a_share_that_is_a_whole_number_of_steps_keeps_them_all():
+    """Not as in diffusers, whose int(100 * 0.29) is 28, for 0.29 is a little less in binary."""
+    assert len(start_at(levels(make("flow"), 100), 0.29)) - 1 == 29
+
+
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_what_the_mask_keeps_is_the_original_at_the_end_and_noised_before(name, path):
