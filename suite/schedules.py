@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from operator import mul
+from typing import get_args
 
-import torch
 from torch import Tensor
 
 from suite.paths import FLOW, VE, Path
+from suite.request import SpacingName
 
+SPACINGS: tuple[str, ...] = get_args(SpacingName)
 TINY = 2.0**-24  # stands in for alpha_bar = 0, as in diffusers: sigma is then 4096, large and finite
 
 
@@ -57,12 +59,10 @@ class Schedule:
 
 
 def _from_betas(name: str, betas: Sequence[float]) -> Schedule:
-    alpha_bars = list(accumulate((1 - beta for beta in betas), mul))
-    return from_alpha_bars(name, alpha_bars)
+    return _from_alpha_bars(name, accumulate((1 - beta for beta in betas), mul))
 
 
-def from_alpha_bars(name: str, alpha_bars: Sequence[float]) -> Schedule:
-    """Makes a VE schedule from a variance-preserving one's alpha_bar, which descends from about 1."""
+def _from_alpha_bars(name: str, alpha_bars: Iterable[float]) -> Schedule:
     return Schedule(name, VE, tuple(math.sqrt((1 - a) / a) for a in (max(a, TINY) for a in alpha_bars)))
 
 
@@ -109,11 +109,12 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def make(name: str, **options: float) -> Schedule:
+def make(name: str, *, zero_terminal_snr: bool = False, **options: float) -> Schedule:
     """Makes a schedule by name.
 
     Args:
         name: one of SCHEDULES.
+        zero_terminal_snr: whether to rescale it so that its last level holds no signal.
         options: what that schedule's function takes.
 
     Raises:
@@ -121,10 +122,11 @@ def make(name: str, **options: float) -> Schedule:
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule is {name!r}; it must be one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](**options)
+    schedule = SCHEDULES[name](**options)
+    return _without_signal_at_the_end(schedule) if zero_terminal_snr else schedule
 
 
-def zero_terminal_snr(schedule: Schedule) -> Schedule:
+def _without_signal_at_the_end(schedule: Schedule) -> Schedule:
     """Shifts and scales sqrt(alpha_bar) so that its last value is 0 and its first stays.
 
     A flow schedule ends at zero SNR already and is returned as it is.
@@ -136,7 +138,7 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     signals = [(1 + sigma * sigma) ** -0.5 for sigma in schedule.sigmas]
     first, last = signals[0], signals[-1]
     bars = [((signal - last) * first / (first - last)) ** 2 for signal in signals]
-    return replace(from_alpha_bars(schedule.name, bars), name=f"{schedule.name}, zero terminal SNR")
+    return _from_alpha_bars(f"{schedule.name}, zero terminal SNR", bars)
 
 
 def _beta_ppf(p: float, a: float) -> float:
@@ -153,9 +155,6 @@ def _beta_ppf(p: float, a: float) -> float:
             term *= (1 - a + n) * x / (n + 1)
         low, high = (x, high) if total * x**a < p * whole else (low, x)
     return (low + high) / 2
-
-
-SPACINGS = ("leading", "linspace", "trailing", "karras", "exponential", "beta", "shifted")
 
 
 def indices(count: int, steps: int, spacing: str, offset: int = 0) -> list[float]:
@@ -188,8 +187,6 @@ def levels(
     spacing: str = "trailing",
     *,
     shift: float = 1.0,
-    rho: float = 7.0,
-    offset: int = 0,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> list[float]:
@@ -199,11 +196,9 @@ def levels(
         schedule: the one the network was trained on.
         steps: number of levels above 0.
         spacing: one of SPACINGS. The first three space training timesteps; "karras" (arXiv 2206.00364,
-            eq. 5), "exponential" and "beta" (Lee et al. 2024, arXiv 2407.12173) space sigma itself;
+            eq. 5, rho 7), "exponential" and "beta" (Lee et al. 2024, arXiv 2407.12173) space sigma itself;
             "shifted" is "trailing" without rounding, pushed towards noise by `shift`.
         shift: for "shifted"; 1 leaves the grid even, 3 suits 1024 x 1024 pictures.
-        rho: for "karras".
-        offset: for "leading".
         sigma_min: lowest level of "karras", "exponential" and "beta"; the schedule's lowest if None.
         sigma_max: their highest level; the schedule's highest if None.
 
@@ -211,7 +206,7 @@ def levels(
         `steps` descending levels and a final 0.0.
 
     Raises:
-        ValueError: steps or spacing are not allowed.
+        ValueError: steps, spacing or shift are not allowed, or levels would repeat.
     """
     count = len(schedule.sigmas)
     if spacing not in SPACINGS:
@@ -224,21 +219,20 @@ def levels(
     high = schedule.sigmas[-1] if sigma_max is None else sigma_max
     ramp = _linspace(0.0, 1.0, steps)
     if spacing == "karras":
-        grid = [(high ** (1 / rho) + r * (low ** (1 / rho) - high ** (1 / rho))) ** rho for r in ramp]
+        grid = [root**7 for root in (high ** (1 / 7) + r * (low ** (1 / 7) - high ** (1 / 7)) for r in ramp)]
     elif spacing == "exponential":
         grid = [high * (low / high) ** r for r in ramp]
     elif spacing == "beta":
         grid = [low + (high - low) * _beta_ppf(1 - r, 0.6) for r in ramp]
-    elif spacing == "shifted":
-        grid = [at(schedule, count * shifted(1 - i / steps, shift) - 1) for i in range(steps)]
     else:
-        grid = [at(schedule, i) for i in indices(count, steps, spacing, offset)]
+        even = [count * shifted(1 - i / steps, shift) - 1 for i in range(steps)]
+        chosen = even if spacing == "shifted" else indices(count, steps, spacing)
+        grid = [schedule.sigma(index + (schedule.path is FLOW)) for index in chosen]  # flow: 1/N is index 0
+    if any(level <= lower for level, lower in pairwise(grid)):
+        told = f"with shift {shift} " if spacing == "shifted" else ""
+        advice = "use fewer steps" + (" or a larger shift" if told else "")
+        raise ValueError(f"{steps} steps of spacing {spacing!r} {told}repeat a level; {advice}")
     return [*grid, 0.0]
-
-
-def at(schedule: Schedule, index: float) -> float:
-    """Returns the level at a fractional index into `schedule.sigmas`, at least that of index 0."""
-    return schedule.sigma(max(index, 0.0) + (1.0 if schedule.path is FLOW else 0.0))
 
 
 def noised(path: Path, x0: Tensor, sigma: float | Tensor, eps: Tensor) -> Tensor:
@@ -253,7 +247,7 @@ def noised(path: Path, x0: Tensor, sigma: float | Tensor, eps: Tensor) -> Tensor
     Returns:
         (B, C, *S) float32.
     """
-    if isinstance(sigma, torch.Tensor):
+    if isinstance(sigma, Tensor):
         sigma = sigma.view(-1, *[1] * (x0.ndim - 1))
         return path.alpha(sigma) * x0 + sigma * eps
     return path.alpha(sigma) * x0 + sigma * eps

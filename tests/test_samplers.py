@@ -9,7 +9,7 @@ import torch
 from suite import drive
 from suite.paths import FLOW, PATHS, VE, Path
 from suite.samplers import SAMPLERS, calls, make
-from suite.schedules import levels, zero_terminal_snr
+from suite.schedules import levels
 from suite.schedules import make as schedule
 
 MEAN, STD = 0.7, 0.5
@@ -189,7 +189,7 @@ def test_steps_and_levels_are_called_as_they_are_said_to_be(name, path):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_state_stays_float32_and_finite_at_zero_terminal_snr(name):
-    grid = levels(zero_terminal_snr(schedule("scaled_linear")), 10)
+    grid = levels(schedule("scaled_linear", zero_terminal_snr=True), 10)
     assert grid[0] == pytest.approx(4096)
     x = grid[0] * torch.linspace(-2, 2, 9)
     found = drive.sample(make(name, x, grid, path=VE, noise=torch.ones_like), gaussian(VE))

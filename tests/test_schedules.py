@@ -6,7 +6,7 @@ import torch
 
 from suite import schedules
 from suite.paths import FLOW, VE
-from suite.schedules import SCHEDULES, SPACINGS, Schedule, levels, make, noised, zero_terminal_snr
+from suite.schedules import SCHEDULES, SPACINGS, Schedule, indices, levels, make, noised
 
 
 def betas(schedule: Schedule) -> list[float]:
@@ -64,7 +64,7 @@ def test_levels_rise_and_timestep_undoes_sigma(name):
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
 def test_zero_terminal_snr_keeps_the_first_level_and_ends_without_signal(name):
     schedule = make(name)
-    rescaled = zero_terminal_snr(schedule)
+    rescaled = make(name, zero_terminal_snr=True)
     signal = [[1 / math.hypot(1, sigma) for sigma in s.sigmas] for s in (schedule, rescaled)]
     assert rescaled.sigmas[0] == pytest.approx(schedule.sigmas[0], rel=1e-9)
     assert rescaled.sigmas[-1] == pytest.approx(4096, rel=1e-6)
@@ -73,7 +73,7 @@ def test_zero_terminal_snr_keeps_the_first_level_and_ends_without_signal(name):
 
 
 def test_flow_has_zero_terminal_snr_already():
-    assert zero_terminal_snr(make("flow")) == make("flow")
+    assert make("flow", zero_terminal_snr=True) == make("flow")
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -98,9 +98,11 @@ def test_every_grid_descends_from_the_top_to_zero(name, spacing, steps):
     ],
 )
 def test_timesteps_are_spaced_as_table_2_of_lin_et_al_says(spacing, offset, timesteps):
-    schedule = make("scaled_linear")
-    assert levels(schedule, 4, spacing, offset=offset)[:-1] == [schedule.sigmas[t] for t in timesteps]
-    assert levels(make("flow"), 4, spacing, offset=offset)[:-1] == [(t + 1) / 1000 for t in timesteps]
+    assert indices(1000, 4, spacing, offset) == timesteps
+    if not offset:
+        schedule = make("scaled_linear")
+        assert levels(schedule, 4, spacing)[:-1] == [schedule.sigmas[t] for t in timesteps]
+        assert levels(make("flow"), 4, spacing)[:-1] == [(t + 1) / 1000 for t in timesteps]
 
 
 def test_karras_exponential_and_beta_space_sigma_as_they_say():
@@ -119,6 +121,12 @@ def test_a_shift_multiplies_noise_over_signal():
     for a, b in zip(plain[1:-1], moved[1:-1], strict=True):
         assert b / (1 - b) == pytest.approx(3 * a / (1 - a))
     assert plain == pytest.approx(levels(make("flow"), 5, "trailing"))
+
+
+def test_a_small_shift_goes_below_the_lowest_level_of_training_and_repeats_none():
+    grid = levels(make("flow"), 50, "shifted", shift=0.01)
+    assert grid[-2] == pytest.approx(0.01 * 0.02 / (1 - 0.99 * 0.02))
+    assert all(high > low for high, low in pairwise(grid))
 
 
 @pytest.mark.parametrize("path", [VE, FLOW])
@@ -141,6 +149,10 @@ def test_noising_is_closed_form_for_one_level_and_for_one_an_item(path):
         (lambda: levels(make("flow"), 1001), "num_inference_steps is 1001"),
         (lambda: levels(make("flow"), 5, "shifted", shift=0), "shift is 0; it must be above 0"),
         (lambda: levels(make("flow"), 5, "shifted", shift=math.nan), "shift is nan"),
+        (lambda: levels(make("linear"), 50, "shifted", shift=0.01),
+         r"50 steps of spacing 'shifted' with shift 0\.01 repeat a level; use fewer steps or a larger shift"),
+        (lambda: levels(make("linear", zero_terminal_snr=True), 1000),
+         "1000 steps of spacing 'trailing' repeat a level; use fewer steps$"),
     ],
 )
 def test_what_is_not_allowed_is_refused_in_words(call, words):
