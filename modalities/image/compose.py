@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from modalities.image.colour import COLOURS, SWATCHES, colour_of, recolour
+from modalities.image.read import on_ground, opened
 from modalities.image.shapes import render
 
 COUNTS = ("one", "two", "three", "four", "five")
@@ -29,8 +30,14 @@ SOURCES = {"fluent3d": 1.0, "fluent-emoji-flat": 0.2, "noto": 0.2, "fxemoji": 0.
            "openclipart": 0.03, "fruits360": 0.03, "sweethome3d": 0.2}
 GROUPS = {"food-drink": 1.0, "animals-nature": 1.0, "objects": 0.8, "travel-places": 0.7, "activities": 0.6,
           "people-body": 0.25, "smileys-emotion": 0.4, "symbols": 0.1, "flags": 0.05}
+ROW = ("file_name", "text")  # what a line of metadata.jsonl must say
 FRUITS = ("apple", "grape", "cherry", "pear", "tomato", "banana", "cantaloupe", "kiwi", "strawberry",
           "pitahaya", "mandarine", "peach", "grapefruit", "avocado", "lemon", "physalis", "plum", "nectarine")
+MISNAMED = {  # pictures of something else beside or in place of what their names say
+    *(f"quaternius-{n:04}.npz" for n in (856, 857, *range(913, 917), *range(919, 923))),  # seedlings, vines
+    "openclipart-06394.webp", "openclipart-06498.webp", "openclipart-06573.webp",  # tags with a barcode
+    "openclipart-07216.webp", "openclipart-07259.webp",  # a rider on the bicycle, two buses
+}
 SPELL: Any = inflect.engine()
 
 
@@ -45,7 +52,8 @@ class Item:
     keywords: tuple[str, ...] = ()
 
 
-Placed: TypeAlias = tuple[Item, Image.Image, tuple[float, ...], str | None]  # its cut, place, tint
+Place: TypeAlias = tuple[float, float, float]  # centre x, centre y, side, as shares of the picture
+Placed: TypeAlias = tuple[Item, Image.Image, Place, str | None]  # its cut, place, tint
 
 
 @dataclass
@@ -106,12 +114,20 @@ def load(data: Path, objects: Sequence[str] = ()) -> list[Item]:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a folder's metadata.jsonl."""
+    """The lines of a folder's metadata.jsonl; ValueError, naming the line, if one is no picture's."""
+    path, rows = folder / "metadata.jsonl", []
     try:
-        lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if line.strip():
+                row = json.loads(line)
+                if not (isinstance(row, dict) and all(isinstance(row.get(k), str) for k in ROW)):
+                    raise ValueError(f"line {number} must be an object with {' and '.join(ROW)}")
+                if not (folder / row["file_name"]).is_file():
+                    raise ValueError(f"line {number} names {row['file_name']!r}; there is no such file")
+                rows.append(row)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be read as training data: {error}") from None
+        raise ValueError(f"{path} cannot be read as training data: {error}") from None
+    return rows
 
 
 def plain_name(row: dict[str, Any]) -> str:
@@ -128,9 +144,14 @@ def coloured(name: str) -> bool:
     return not set(COLOURS).isdisjoint(name.split())
 
 
+def plural(name: str) -> bool:
+    """Whether a name is one of several, as "grapes" is and "bus" and "glass" are not."""
+    return name.endswith("s") and not name.endswith(("ss", "us"))
+
+
 def article(name: str) -> str:
     """The name with its article; plural names take none."""
-    return name if name.endswith("s") and not name.endswith(("ss", "us")) else str(SPELL.a(name))
+    return name if plural(name) else str(SPELL.a(name))
 
 
 @lru_cache(maxsize=16384)
@@ -177,7 +198,8 @@ class Composer:
             objects: names of what is drawn, in every style; everything if it is empty.
         """
         self.size = size
-        self.items = [item for item in load(data, objects) if not held_out_object(item.name)]
+        self.items = [item for item in load(data, objects)
+                      if not held_out_object(item.name) and item.path.name not in MISNAMED]
         if not self.items:
             raise ValueError(f"no pictures to train on were found in {data}; it must hold the packs")
         self.weights = [item.weight for item in self.items]
@@ -204,7 +226,7 @@ class Composer:
         colour = colour_of(picture) if rng.random() < 0.4 else None
         known = colour and not coloured(item.name) and not held_out("colour", item.name, colour)
         phrase = self._phrase(item, colour if known else None)
-        placed: list[Placed] = [(item, picture, (0.5, 0.5, rng.uniform(0.72, 0.86)), None)]
+        placed: list[Placed] = [(item, picture, arrange(rng, 1)[0], None)]
         return self._finish(rng, "one", article(phrase), placed, phrase=phrase)
 
     def _size(self, rng: random.Random) -> Scene:
@@ -230,14 +252,14 @@ class Composer:
     def _colour(self, rng: random.Random) -> Scene:
         item, picture, colour = self._tinted(rng)
         phrase = self._phrase(item, colour)
-        placed: list[Placed] = [(item, picture, (0.5, 0.5, rng.uniform(0.72, 0.86)), colour)]
+        placed: list[Placed] = [(item, picture, arrange(rng, 1)[0], colour)]
         return self._finish(rng, "colour", article(phrase), placed, phrase=phrase)
 
     def _count(self, rng: random.Random) -> Scene:
         number = rng.choice((2, 2, 3, 3, 4, 5))
         item, picture, colour = self._either(rng, 0.35)
         for _ in range(50):
-            several = item.name.endswith("s") or not set(COUNTS).isdisjoint(item.name.split())
+            several = plural(item.name) or not set(COUNTS).isdisjoint(item.name.split())
             if not several and not held_out("count", item.name, str(number)):
                 break
             item, picture, colour = self._either(rng, 0.0)
@@ -263,16 +285,12 @@ class Composer:
         else:
             return self._one(rng)
         relation = rng.choice(("and", *RELATIONS))
-        near, far, side = rng.uniform(0.24, 0.27), rng.uniform(0.73, 0.76), rng.uniform(0.4, 0.44)
-        cross = 0.5 + rng.uniform(-0.06, 0.06)
-        first = {"and": (near, cross), "left of": (near, cross), "right of": (far, cross),
-                 "above": (cross, near), "below": (cross, far)}[relation]
-        second = (1 - first[0] if first[0] != cross else cross, 1 - first[1] if first[1] != cross else cross)
+        first, second = beside(rng, relation)
         said = relation
         if relation in ("left of", "right of"):
             said = rng.choice((relation, f"to the {relation}", f"on the {relation}"))
         words = f"{article(self._phrase(a, ca))} {said} {article(self._phrase(b, cb))}"
-        placed: list[Placed] = [(a, pa, (*first, side), ca), (b, pb, (*second, side), cb)]
+        placed: list[Placed] = [(a, pa, first, ca), (b, pb, second, cb)]
         return self._finish(rng, "pair", words, placed, relation=relation)
 
     def _phrase(self, item: Item, colour: str | None) -> str:
@@ -297,16 +315,8 @@ class Composer:
         if ground != "white" or rng.random() < 0.1:
             words = f"{words} on {SPELL.a(ground)} background"
         things = []
-        for item, cut, (x, y, side), colour in placed:
-            scale = side * self.size / max(cut.size)
-            size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
-            drawn = cut.convert("RGBa").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-            drawn = drawn.convert("RGBA")
-            left, top = round(x * self.size - drawn.width / 2), round(y * self.size - drawn.height / 2)
-            picture.paste(drawn, (left, top), drawn)
-            box = (left / self.size, top / self.size,
-                   (left + drawn.width) / self.size, (top + drawn.height) / self.size)
-            things.append(Thing(item.name, item.style, box, colour))
+        for item, cut, place, colour in placed:
+            things.append(Thing(item.name, item.style, stand(picture, cut, place), colour))
         return Scene(picture, words, kind, things, ground, relation)
 
     def _ground(self, rng: random.Random, avoid: set[str | None]) -> tuple[str, Image.Image]:
@@ -326,14 +336,38 @@ class Composer:
         return f"{name} and {other} gradient", plain
 
 
-def arrange(rng: random.Random, number: int) -> list[tuple[float, float, float]]:
-    """Places for `number` equal objects that do not touch: (x, y, side) of each as shares of the picture."""
+def stand(picture: Image.Image, cut: Image.Image, place: Place) -> tuple[float, float, float, float]:
+    """Scales an RGBA object to its place and pastes it; returns its box as `Thing` has it."""
+    x, y, side = place
+    whole = picture.width
+    scale = side * whole / max(cut.size)
+    size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
+    drawn = cut.convert("RGBa").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGBA")
+    left, top = round(x * whole - drawn.width / 2), round(y * whole - drawn.height / 2)
+    picture.paste(drawn, (left, top), drawn)
+    return left / whole, top / whole, (left + drawn.width) / whole, (top + drawn.height) / whole
+
+
+def beside(rng: random.Random, relation: str) -> tuple[Place, Place]:
+    """Places for two objects, of which the first is "left of", "right of", "above", "below" or "and"."""
+    near, far, side = rng.uniform(0.24, 0.27), rng.uniform(0.73, 0.76), rng.uniform(0.4, 0.44)
+    cross = 0.5 + rng.uniform(-0.06, 0.06)
+    at = far if relation in ("right of", "below") else near
+    if relation in ("above", "below"):
+        return (cross, at, side), (cross, 1 - at, side)
+    return (at, cross, side), (1 - at, cross, side)
+
+
+def arrange(rng: random.Random, number: int) -> list[Place]:
+    """Places for `number` equal objects that do not touch."""
+    if number == 1:
+        return [(0.5, 0.5, rng.uniform(0.72, 0.86))]
     one, two, wide, three = [0.5], [0.26, 0.74], [0.3, 0.7], [0.19, 0.5, 0.81]
-    choices = {1: [[one]], 2: [[two]], 3: [[one, two], [two, one], [three]], 4: [[two, two]],
+    choices = {2: [[two]], 3: [[one, two], [two, one], [three]], 4: [[two, two]],
                5: [[three, wide], [wide, three]]}
     rows = rng.choice(choices[number])
     widest = max(len(row) for row in rows)
-    side = {1: 0.8, 2: 0.4, 3: 0.25}[widest] * rng.uniform(0.92, 1.0)
+    side = {2: 0.4, 3: 0.25}[widest] * rng.uniform(0.92, 1.0)
     heights = {1: one, 2: two}[len(rows)]
     jitter = 0.02
     return [(x + rng.uniform(-jitter, jitter), y + rng.uniform(-jitter, jitter), side)
@@ -346,7 +380,7 @@ class Drawing:
     def __init__(self, data: Path, seed: int, size: int = 256, objects: Sequence[str] = ()) -> None:
         """Takes the folder, the seed, and the recipe's options as of `Composer`."""
         self.data, self.seed, self.size = data, seed, size
-        packs = any((data / pack).is_dir() for pack in PACKS)
+        packs = not (data / "metadata.jsonl").is_file() and any((data / pack).is_dir() for pack in PACKS)
         self.composer = Composer(data, size, objects) if packs else None
         self.rows = [] if packs else read_rows(data)
         if not packs and not self.rows:
@@ -359,8 +393,6 @@ class Drawing:
             picture, caption = scene.picture, scene.caption
         else:
             row = self.rows[number % len(self.rows)]
-            source = Image.open(self.data / row["file_name"]).convert("RGBA")
-            ground = Image.new("RGBA", source.size, "white")
-            ground.alpha_composite(source)
-            picture, caption = ImageOps.fit(ground.convert("RGB"), (self.size, self.size)), row["text"]
+            whole = on_ground(opened("file_name", str(self.data / row["file_name"])), "white")
+            picture, caption = ImageOps.fit(whole, (self.size, self.size)), row["text"]
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)), caption

@@ -16,6 +16,7 @@ from xml.sax.saxutils import quoteattr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from modalities.image.read import BROKEN
 from suite.storage import replacing
 
 KEY = "suite"
@@ -26,9 +27,22 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 class Picture(Image.Image):
-    """A PIL image whose `save` to a path writes its settings too."""
+    """A PIL image whose `save` to a path writes its settings too; so do its copies, pickled ones as well.
 
-    settings: Mapping[str, Any]
+    The settings are where PIL has them when it opens a PNG of ours: as JSON in `info`.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What drew the picture."""
+        found: dict[str, Any] = json.loads(self.info[KEY])
+        return found
+
+    def copy(self) -> Picture:
+        """The same picture, with its settings."""
+        return with_settings(super().copy(), self.settings)
+
+    __copy__ = copy
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
         """Saves with settings; with a format or options of PIL's, exactly as PIL does."""
@@ -42,7 +56,7 @@ def with_settings(picture: Image.Image, settings: Mapping[str, Any]) -> Picture:
     """The same picture, carrying settings."""
     carrying = Picture()
     carrying.__dict__.update(picture.__dict__)
-    carrying.settings = settings
+    carrying.info = {**picture.info, KEY: json.dumps(settings)}
     return carrying
 
 
@@ -105,7 +119,7 @@ def restore(path: Path) -> dict[str, Any]:
         asked = json.loads(ours)["request"] if ours else None
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, Image.DecompressionBombError) as error:
+    except (*BROKEN, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no picture whose settings can be read: {error}") from None
     if not isinstance(asked, dict):
         raise ValueError(f"{path} carries no settings of diffusion-suite")

@@ -1,17 +1,44 @@
-"""A contact sheet: many pictures, each with its prompt below."""
+"""Sheets: many pictures on one, side by side, and with each its prompt below."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from modalities.image.prompts import Prompt
 from suite.storage import replacing
 
-SIDE, FOOT, GAP, COLUMNS = 160, 34, 6, 8
+if TYPE_CHECKING:
+    from modalities.image.prompts import Prompt
+
+SIDE, FOOT, GAP, COLUMNS, GROUND = 160, 34, 6, 8, (242, 242, 244)
+
+
+def tiled(
+    pictures: Sequence[Image.Image],
+    columns: int | None = None,
+    gap: int = 0,
+    ground: str | tuple[int, int, int] = "white",
+) -> Image.Image:
+    """Pictures of one size side by side, row after row.
+
+    Args:
+        pictures: one or more.
+        columns: as near a square as they go if None.
+        gap: pixels around each.
+        ground: the colour of the gaps and of places left over.
+    """
+    columns = columns or math.ceil(len(pictures) ** 0.5)
+    width, height = (side + gap for side in pictures[0].size)
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), ground)
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (gap + i % columns * width, gap + i // columns * height))
+    return sheet
 
 
 def contact_sheet(
@@ -28,17 +55,12 @@ def contact_sheet(
     turns = [(n, rows[n]) for n in range(longest) for rows in by_kind if n < len(rows)]
     chosen = sorted(i for _, i in turns[:count])
     font = ImageFont.load_default(size=12)
-    width, height = SIDE + GAP, SIDE + FOOT + GAP
-    sheet = Image.new(
-        "RGB", (COLUMNS * width + GAP, -(-len(chosen) // COLUMNS) * height + GAP), (242, 242, 244)
-    )
-    draw = ImageDraw.Draw(sheet)
-    for place, i in enumerate(chosen):
-        left, top = GAP + place % COLUMNS * width, GAP + place // COLUMNS * height
-        sheet.paste(pictures[i].convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
-        words = "\n".join(textwrap.wrap(prompts[i].text, 25)[:2])
-        draw.multiline_text(
-            (left, top + SIDE + 2), words, (20, 20, 24) if right[i] else (200, 30, 40), font, spacing=1
-        )
+    tiles = []
+    for i in chosen:
+        tile = Image.new("RGB", (SIDE, SIDE + FOOT), GROUND)
+        tile.paste(pictures[i].convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+        words, ink = textwrap.wrap(prompts[i].text, 25)[:2], (20, 20, 24) if right[i] else (200, 30, 40)
+        ImageDraw.Draw(tile).multiline_text((0, SIDE + 2), "\n".join(words), ink, font, spacing=1)
+        tiles.append(tile)
     with replacing(path) as beside:
-        sheet.save(beside, "PNG", optimize=True)
+        tiled(tiles, COLUMNS, GAP, GROUND).save(beside, "PNG", optimize=True)

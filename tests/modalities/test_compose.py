@@ -250,6 +250,70 @@ def test_objects_that_cannot_be_counted_or_paired_are_drawn_alone(tmp_path):
     assert kinds == {"one", "colour", "size"}
 
 
+def test_a_bus_can_be_counted(tmp_path):
+    (tmp_path / "stills").mkdir()
+    Image.new("RGBA", (32, 32), "red").save(tmp_path / "stills" / "a.png")
+    (tmp_path / "stills" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "bus"}')
+    composer = compose.Composer(tmp_path, 32)
+    counted = [scene for scene in map(composer.nth, [0] * 60, range(60)) if scene.kind == "count"]
+    assert counted and all("buses" in scene.caption for scene in counted)
+
+
+def test_a_picture_that_does_not_show_what_it_is_called_is_left_out(tmp_path):
+    (tmp_path / "shapes").mkdir()
+    misnamed = sorted(compose.MISNAMED)
+    rows = [{"file_name": name, "text": "tomato"} for name in (*misnamed, "real.png")]
+    for row in rows:
+        (tmp_path / "shapes" / row["file_name"]).touch()
+    (tmp_path / "shapes" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert len(misnamed) == 15
+    assert [item.path.name for item in compose.Composer(tmp_path).items] == ["real.png"]
+
+
+def imagefolder(folder, *rows):
+    folder.mkdir(exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_an_imagefolder_gives_its_pictures_upright_on_white_with_their_captions(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    upper = Image.new("RGB", (64, 64), "blue")
+    upper.paste("red", (0, 0, 64, 32))
+    upper.save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGBA", (32, 32)).save(tmp_path / "b.png")
+    Image.fromarray(np.full((32, 32), 128 * 257, np.uint16)).save(tmp_path / "c.png")
+    (tmp_path / "products").mkdir()  # as a user may call a folder; metadata.jsonl says what this is
+    imagefolder(tmp_path, *({"file_name": name, "text": name} for name in ("a.jpg", "b.png", "c.png")))
+    draw = compose.Drawing(tmp_path, 0, 32)
+    (turned, caption), (clear, _), (grey, _), again = (draw(number) for number in range(4))
+    assert caption == "a.jpg" and np.array_equal(again[0], turned)
+    assert turned[2, 4, 16] > 200 > 60 > turned[0, 4, 16] and turned[0, 28, 16] > 200
+    assert (clear == 255).all() and (grey == 128).all()
+
+
+@pytest.mark.parametrize("row, said", [
+    ({"file_name": "a.png"}, "line 2 must be an object with file_name and text"),
+    ({"file_name": "a.png", "text": None}, "line 2 must be an object with file_name and text"),
+    ([], "line 2 must be an object with file_name and text"),
+    ({"file_name": "b.png", "text": "x"}, "line 2 names 'b.png'; there is no such file"),
+    ("{", "cannot be read as training data"),
+])  # fmt: skip
+def test_a_line_that_is_no_picture_s_is_named(tmp_path, row, said):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=f"metadata.jsonl.*{said}"):
+        compose.Drawing(imagefolder(tmp_path, {"file_name": "a.png", "text": "x"}, row), 0)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    draw = compose.Drawing(imagefolder(tmp_path, {"file_name": "a.png", "text": "x"}), 0)
+    with pytest.raises(ValueError, match=r"a\.png'; it must be a picture that can be read"):
+        draw(0)
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "stills").mkdir()
     with pytest.raises(ValueError, match="stills"):

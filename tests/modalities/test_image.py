@@ -1,12 +1,17 @@
+import copy
 import json
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from sd_parsers import ParserManager
 
 from modalities.image import ImageRequest, adapter, restore
+from modalities.image.read import opened
 from modalities.image.save import save
 
 FIELDS = {
@@ -139,9 +144,74 @@ def test_a_photo_taken_on_its_side_is_read_upright(tmp_path):
     picture, exif = Image.new("RGB", (64, 128), "red"), Image.Exif()
     exif[0x0112] = 6
     picture.save(tmp_path / "a.jpg", exif=exif)
-    from modalities.image import _open
+    for source in (str(tmp_path / "a.jpg"), Image.open(tmp_path / "a.jpg")):
+        assert opened("init", source).size == (128, 64)
 
-    assert _open("init", str(tmp_path / "a.jpg")).size == (128, 64)
+
+GREY = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+
+
+@pytest.mark.parametrize("ending, pixels", [
+    (".png", (GREY * 65535).astype(np.uint16)), (".tiff", (GREY * 65535).astype(np.int32)),
+    (".tiff", GREY.astype(np.float32)), (".tiff", (GREY * 255).astype(np.float32)),
+])  # fmt: skip
+def test_deep_grey_keeps_its_tones(tmp_path, ending, pixels):
+    path = tmp_path / f"a{ending}"
+    Image.fromarray(pixels).save(path)
+    for source in (str(path), Image.open(path)):
+        init, mask = adapter.read(ImageRequest(prompt="x", init=source, mask=source, width=64, height=64))
+        assert np.allclose(init[0].mean(0) / 2 + 0.5, GREY, atol=0.006)
+        assert np.allclose(mask[0, 0], GREY, atol=0.006)
+
+
+def test_a_mask_is_black_where_it_is_transparent():
+    mask = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    mask.paste((255, 255, 255, 255), (0, 0, 32, 64))
+    _, read = adapter.read(ImageRequest(prompt="x", init=mask, mask=mask, width=64, height=64))
+    assert read[..., :32].eq(1).all() and read[..., 32:].eq(0).all()
+
+
+def test_what_a_decoder_gives_up_on_is_refused(tmp_path, monkeypatch):
+    def broken(self):
+        raise RuntimeError("Failed to decode frame 0")  # as Pillow does of a broken AVIF
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    monkeypatch.setattr(PngImageFile, "load", broken)
+    for source in (str(path), Image.open(path)):
+        with pytest.raises(ValueError, match=r"init is .*; it must be a picture that can be read \(Failed"):
+            adapter.check(ImageRequest(prompt="x", init=source))
+    with pytest.raises(ValueError, match=r"a\.png is no picture whose settings can be read"):
+        restore(path)
+
+
+@pytest.mark.parametrize("again", [
+    copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it.copy(),
+])  # fmt: skip
+def test_a_copy_of_a_picture_saves_its_settings_too(again, tmp_path):
+    (picture,) = adapter.finish(torch.zeros(1, 3, 64, 64), [settings()])
+    again(picture).save(tmp_path / "a.png")
+    assert ImageRequest(**restore(tmp_path / "a.png")) == ImageRequest(**FIELDS)
+    assert again(picture).tobytes() == picture.tobytes()
+
+
+def test_a_sheet_has_every_picture_in_its_place_and_is_written_whole_or_not(tmp_path, monkeypatch):
+    pictures = [Image.new("RGB", (8, 4), (n, 0, 0)) for n in range(5)]
+    adapter.sheet(pictures, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (24, 8)
+        middles = [sheet.getpixel((8 * (n % 3) + 4, 4 * (n // 3) + 2)) for n in range(6)]
+    assert middles == [*((n, 0, 0) for n in range(5)), (255, 255, 255)]
+
+    def full(self, place, *more):
+        Path(place).write_bytes(b"half")
+        raise OSError("no space left")
+
+    before = (tmp_path / "sheet.png").read_bytes()
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        adapter.sheet(pictures, tmp_path / "sheet.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
 def test_values_beyond_the_range_are_clipped_not_wrapped():
