@@ -6,7 +6,6 @@ number, so a run that was killed goes on from its checkpoint to the same weights
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
@@ -26,11 +25,13 @@ from torch.nn import functional as F
 from modalities.image.compose import Item, held_out, load, sprite
 from modalities.image.judge import REFERENCE, real_scenes, reference
 from modalities.image.measure import name_vectors, namer
-from modalities.image.prompts import OBJECTS
+from modalities.image.prompts import OBJECTS, stills
 from suite import storage
+from suite.cli import Parser
 from suite.nn import NETWORKS
 from suite.text import TextEncoder
 from suite.text import load as load_text
+from suite.train import State
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -144,6 +145,7 @@ def train(recipe: dict[str, Any], data: Path, out: Path) -> None:
         out: the model folder; its checkpoint is removed at the end.
     """
     options, told = dict(recipe["network"]), recipe["train"]
+    stills(data)  # refuses what are no packs
     learnt, _ = pictures(data)
     names = sorted({item.name for item in learnt})
     text = load_text(recipe["text"])
@@ -159,15 +161,12 @@ def train(recipe: dict[str, Any], data: Path, out: Path) -> None:
     network: Any = NETWORKS[kind](**options)
     network.centre.copy_(targets.mean(0))
     optimiser = torch.optim.AdamW(network.parameters(), told["rate"], weight_decay=told["decay"])
-    start, checkpoint = 0, out / "checkpoint.pt"
+    state, checkpoint = State(network, optimiser), out / "checkpoint.safetensors"
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+        state.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     began, total, size = time.monotonic(), told["steps"], told["batch"]
-    for step in range(start, total):
+    for step in range(state.step, total):
         rng = np.random.default_rng((told["seed"], step))
         drawn = [asked[i] for i in rng.integers(len(asked), size=round(size * told["asked"]))]
         drawn += [names[i] for i in rng.integers(len(names), size=size - len(drawn))]
@@ -181,14 +180,11 @@ def train(recipe: dict[str, Any], data: Path, out: Path) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if (step + 1) % told["every"] == 0 or step + 1 == total:
-            with storage.replacing(checkpoint) as beside:
-                torch.save(
-                    {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1},
-                    beside,
-                )
+        state.step += 1
+        if state.step % told["every"] == 0 or state.step == total:
+            state.save(checkpoint)
             spent = time.monotonic() - began
-            sys.stderr.write(f"step {step + 1}/{total} loss {loss.item():.3f} {spent:.0f} s\n")
+            sys.stderr.write(f"step {state.step}/{total} loss {loss.item():.3f} {spent:.0f} s\n")
     network.eval()
     config = {
         "modality": "image", "kind": "judge", "text": recipe["text"],
@@ -209,31 +205,35 @@ def record(out: Path, data: Path, count: int = 24) -> dict[str, Any]:
 
     Returns: the config that was written.
     """
+    real, (learnt, tested) = stills(data), pictures(data)
     judge, config = namer(OBJECTS, out)
-    learnt, tested = pictures(data)
     text = load_text(config["text"])
     every = sorted({item.name for item in learnt})
     config["held_out_pictures"] = {"all names": accuracy(judge.network, tested, text, every),
                                    "asked names": accuracy(judge.network, tested, text, OBJECTS)}  # fmt: skip
-    config["real_scenes"] = real_scenes(judge, data, count)
+    config["real_scenes"] = real_scenes(judge, real, count)
     with storage.replacing(out / REFERENCE) as beside:
-        save_file({"features": reference(judge, data, count).half()}, beside)
+        found = reference(judge, real, count)
+        save_file({key: rows.half() for key, rows in found.items()}, beside)
     storage.save(out, judge.network, config, torch.float16)
     return config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains the judge as its recipe says."""
-    parser = argparse.ArgumentParser(
-        prog="python -m modalities.image.judge_train", description=__doc__.split("\n")[0]
-    )
+    parser = Parser(prog="python -m modalities.image.judge_train", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the packs")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--recipe", type=Path, help="a recipe.toml; none to measure again what --out holds")
-    told = parser.parse_args(argv)
-    if told.recipe:
-        train(tomllib.loads(told.recipe.read_text("utf-8")), told.data, told.out)
-    sys.stderr.write(json.dumps(record(told.out, told.data), indent=1) + "\n")
+    try:
+        told = parser.parse_args(argv)
+        if told.recipe:
+            train(tomllib.loads(told.recipe.read_text("utf-8")), told.data, told.out)
+        found = record(told.out, told.data)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stderr.write(json.dumps(found, indent=1) + "\n")
     return 0
 
 

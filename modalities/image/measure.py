@@ -5,7 +5,7 @@ Shapes: H W picture, N names or crops, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,13 @@ def colour(picture: Image.Image, part: Part) -> str | None:
 
 
 def stands(first: Part, second: Part, relation: str) -> bool:
-    """Whether the first object is "left of", "right of", "above" or "below" the second, by their centres."""
-    (x, y), (u, v) = first.centre, second.centre
-    return {"left of": x < u, "right of": x > u, "above": y < v, "below": y > v}[relation]
+    """Whether the first object is "left of", "right of", "above" or "below" the second.
+
+    It is where their centres lie farther apart that way than across it.
+    """
+    right, down = (b - a for a, b in zip(first.centre, second.centre, strict=True))
+    along, across = (right, down) if relation.endswith("of") else (down, right)
+    return (along if relation in ("left of", "above") else -along) > abs(across)
 
 
 class Namer:
@@ -184,19 +188,20 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     return float(within[0] + within[1] - 2 * kernel(x, y).mean())
 
 
-def kernel_distances(features: Tensor, real: Tensor, splits: int = 20) -> dict[str, float]:
-    """The kernel distance of pictures to real scenes, and of as many real scenes to the rest of them.
+def kernel_distances(features: Tensor, real: Mapping[str, Tensor], splits: int = 20) -> dict[str, float]:
+    """The kernel distance of pictures to real scenes of held-out objects, and what it is at best.
 
     Args:
         features: (N, D) of the pictures.
-        real: (M, D), M above N.
-        splits: random ones, for the mean and the standard deviation of real against real.
+        real: `held out` (M, D), the scenes measured against; `asked` (L, D), real scenes of the prompts.
+        splits: random draws of N of `asked` or of half of it, for its mean distance and standard deviation.
     """
     generator = torch.Generator().manual_seed(0)
-    count, values = min(len(features), len(real) // 2), []
+    far, asked = real["held out"].float(), real["asked"].float()
+    count, values = min(len(features), len(asked) // 2), []
     for _ in range(splits):
-        order = torch.randperm(len(real), generator=generator)
-        values.append(kernel_distance(real[order[:count]], real[order[count:]]))
+        order = torch.randperm(len(asked), generator=generator)
+        values.append(kernel_distance(asked[order[:count]], far))
     spread = torch.tensor(values)
-    return {"to real scenes": kernel_distance(features, real), "real to real": float(spread.mean()),
-            "real to real, deviation": float(spread.std())}  # fmt: skip
+    return {"of pictures": kernel_distance(features, far), "of real scenes": float(spread.mean()),
+            "of real scenes, deviation": float(spread.std())}  # fmt: skip

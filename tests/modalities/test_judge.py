@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from conftest import Words
 from PIL import Image, ImageDraw
 
 from modalities.image import judge, judge_train, measure
-from modalities.image.compose import Composer, held_out, held_out_object, held_out_pair
+from modalities.image.colour import colour_of, shares
+from modalities.image.compose import held_out, held_out_object, held_out_pair, load, sprite
 from modalities.image.judge import Verdict, evaluate, scores, verdict
-from modalities.image.prompts import KINDS, OBJECTS, prompts, real_scene
+from modalities.image.prompts import COLOURS, KINDS, OBJECTS, PAINTED, Prompt, prompts, real_scene, stills
 from suite import cli, storage
 from suite.nn import NETWORKS
 
@@ -67,11 +70,15 @@ class Silhouettes:
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
-    """A pack that holds one picture of every object the evaluation asks for, and two of another style."""
+    """A pack that holds one picture of every object the evaluation asks for, and two of another style.
+
+    It also holds three objects that are held out.
+    """
     folder = tmp_path_factory.mktemp("packs") / "stills"
     folder.mkdir()
     rows = []
-    for number, name in enumerate(OBJECTS):
+    strange = [name for name in (f"thing{i}x" for i in range(1000)) if held_out_object(name)][:3]
+    for number, name in enumerate((*OBJECTS, *strange)):
         Silhouettes.draw(name).save(folder / f"{number}.png")
         styles = ("3d emoji", "flat emoji", "flat emoji")
         rows += [{"file_name": f"{number}.png", "text": name, "style": style} for style in styles]
@@ -93,6 +100,28 @@ def test_prompts_are_the_same_for_a_seed_and_ask_for_what_training_never_showed(
             assert held_out("count", names[0], str(prompt.count))
         elif prompt.things[0][1]:
             assert held_out("colour", *prompt.things[0])
+        assert not any(colour in PAINTED.get(name, ()) for name, colour in prompt.things)
+
+
+DATA = os.environ.get("SUITE_DATA")
+with_packs = pytest.mark.skipif(not DATA, reason="SUITE_DATA names no folder with the unpacked packs")
+
+
+@with_packs
+def test_training_shows_an_object_in_no_other_colours_than_those_we_know():
+    found = {name: set() for name in PAINTED}
+    for item in load(Path(DATA), PAINTED):
+        picture = np.asarray(sprite(item.path, 256))
+        found[item.name].add(next(iter(shares(picture[..., :3], picture[..., 3]))))
+    assert {name: found[name] & set(COLOURS) for name in PAINTED} == {n: set(c) for n, c in PAINTED.items()}
+
+
+@with_packs
+def test_what_a_negative_prompt_negates_is_there():
+    paths = stills(Path(DATA))
+    for name, colour in judge.NEGATED.items():
+        for path in paths[name]:
+            assert colour_of(sprite(path, 256), 0.5) == colour, name
 
 
 @pytest.mark.parametrize("ground", ["white", "#4285eb", "gradient"])
@@ -121,7 +150,10 @@ def test_place_is_told_by_centres():
         measure.parts(scene((30, 64, 20, "red"), (98, 70, 18, "blue"))), key=lambda p: p.centre
     )
     found = {r for r in ("left of", "right of", "above", "below") if measure.stands(left, right, r)}
-    assert found == {"left of", "above"}
+    assert found == {"left of"}  # farther to the left than above
+    assert {r for r in found if measure.stands(right, left, r)} == set() and measure.stands(
+        right, left, "right of"
+    )
 
 
 def test_a_crop_shows_one_object_alone():
@@ -139,19 +171,33 @@ def test_kernel_distance_is_the_closed_form_of_two_points():
 
 def test_kernel_distance_is_none_between_equals_and_some_between_others():
     z = torch.randn(600, 8, generator=torch.Generator().manual_seed(0))
-    found = measure.kernel_distances(z[:100], z[100:])
-    assert abs(found["to real scenes"]) < 5 * found["real to real, deviation"]
-    assert measure.kernel_distances(z[:100] + 1, z[100:])["to real scenes"] > 0.5
+    real = {"held out": z[100:300], "asked": z[300:]}
+    found = measure.kernel_distances(z[:100], real)
+    assert abs(found["of pictures"] - found["of real scenes"]) < 5 * found["of real scenes, deviation"]
+    assert abs(found["of real scenes"]) < 0.1
+    assert measure.kernel_distances(z[:100] + 1, real)["of pictures"] > 0.5
 
 
 def test_real_scenes_are_right_and_those_of_other_prompts_are_chance(packs):
-    found = judge.real_scenes(Silhouettes(), packs, count=3)
+    found = judge.real_scenes(Silhouettes(), stills(packs), count=3)
     assert found["real"]["mean"]["right"] > 0.95, found["real"]
     assert found["chance"]["mean"]["right"] < 0.1
 
 
+def test_the_kernel_distance_is_to_objects_that_no_training_shows(packs, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("modalities.image.prompts.real_scene", lambda prompt, *_: drawn.append(prompt))
+    namer = Silhouettes()
+    namer.features = lambda scenes: torch.zeros(len(scenes), 2)
+    found = judge.reference(namer, stills(packs), count=2, draws=3)
+    assert {key: len(rows) for key, rows in found.items()} == {"held out": 36, "asked": 36}
+    for strange, asked in zip(drawn[::2], drawn[1::2], strict=True):
+        assert all(held_out_object(name) for name, _ in strange.things) and asked in prompts(2)
+        assert [colour for _, colour in strange.things] == [colour for _, colour in asked.things]
+
+
 def test_an_oracle_scores_near_one_and_a_shuffled_one_near_nothing(packs):
-    composer = Composer(packs, SIDE)
+    real = stills(packs)
     by_text = {p.text: p for p in prompts(3)}
     plain = {f"{'an' if n[0] in 'aeiou' else 'a'} {n}": n for n in OBJECTS}
 
@@ -159,8 +205,8 @@ def test_an_oracle_scores_near_one_and_a_shuffled_one_near_nothing(packs):
         if prompt in plain:  # the check of negative prompts
             asked = next(iter(by_text.values()))
             one = type(asked)(prompt, "one object", ((plain[prompt], "green" if negative_prompt else "red"),))
-            return real_scene(one, composer, random.Random(seed))
-        return real_scene(by_text[prompt], composer, random.Random(seed))
+            return real_scene(one, real, random.Random(seed), SIDE)
+        return real_scene(by_text[prompt], real, random.Random(seed), SIDE)
 
     report = evaluate(draw, Silhouettes(), 3, 0)
     assert report["scores"]["mean"]["right"] > 0.9
@@ -179,10 +225,49 @@ def test_both_ways_of_being_wrong_are_told_apart():
     shape = namer.draw(prompt.things[0][0]).resize((100, 100))
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     picture.paste(shape, (14, 14), shape)
-    assert verdict(prompt, picture, namer) == Verdict(named=True, seen=asked == "red")
-    assert verdict(prompt, Image.new("RGB", (SIDE, SIDE), "white"), namer) == Verdict(False, False)
-    table = scores([prompt, prompt], [Verdict(True, False), Verdict(True, True)])
+    assert verdict(prompt, picture, namer) == Verdict(named=True, seen=asked == "red", right=asked == "red")
+    assert verdict(prompt, Image.new("RGB", (SIDE, SIDE), "white"), namer) == Verdict(False, False, False)
+    table = scores([prompt, prompt], [Verdict(True, True, False), Verdict(True, False, True)])
     assert table["mean"] == {"prompts": 2, "right": 0.5, "named": 1.0, "seen": 0.5}
+
+
+class Sides:
+    """Names what is on a picture's left "cat" and what is on its right "dog", whatever the pixels are."""
+
+    names, side = ("cat", "dog"), 64
+
+    def scores(self, crops):
+        return torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()[: len(crops)]
+
+
+DISCS = ((30, 64, 21, "#e23034"), (98, 64, 20, "#4285eb"))  # the larger one, which is the first part, is left
+
+
+@pytest.mark.parametrize("colours, relation, right, seen", [
+    (("red", "blue"), None, True, True),
+    (("blue", "red"), None, False, True),  # the colours are there, on the wrong objects
+    (("red", "red"), None, False, False),
+    ((None, None), "left of", True, True),
+    ((None, None), "right of", False, True),
+    ((None, None), "above", False, False),
+    (("blue", "red"), "right of", False, True),
+    (("blue", "red"), "left of", False, False),
+])  # fmt: skip
+def test_pixels_alone_know_no_names(colours, relation, right, seen):
+    things = tuple(zip(Sides.names, colours, strict=True))
+    prompt = Prompt("", "position", things, relation=relation)
+    assert verdict(prompt, scene(*DISCS), Sides()) == Verdict(True, seen, right)
+
+
+def test_what_nobody_asked_for_is_wrong():
+    cat, dog = ("cat", None), ("dog", None)
+    one, two = Prompt("", "one object", (cat,)), Prompt("", "two objects", (cat, dog))
+    assert verdict(one, scene(DISCS[0]), Sides()) == Verdict(True, True, True)
+    assert verdict(one, scene(*DISCS), Sides()) == Verdict(True, False, False)
+    assert verdict(two, scene(*DISCS), Sides()) == Verdict(True, True, True)
+    namer = Sides()
+    namer.scores = lambda crops: torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]]).log()
+    assert verdict(two, scene(*DISCS, (64, 20, 18, "#48ac54")), namer) == Verdict(True, False, False)
 
 
 def test_turning_the_hue_keeps_grey_grey():
@@ -247,6 +332,8 @@ def test_the_command_tells_and_writes_what_it_found(
     assert len(report["prompts"]) == 6 and report["request"]["num_inference_steps"] == 2
     assert report["judge"]["held_out_pictures"]["asked names"]["pictures"] == len(OBJECTS)
     assert Image.open(tmp_path / "sheet.png").width > 1000
+    chance = report["judge"]["chance"]["position"]
+    assert f"| {chance['right']:.2f} | {chance['seen']:.2f} |" in told
 
 
 @pytest.mark.parametrize(
@@ -260,9 +347,20 @@ def test_the_command_tells_and_writes_what_it_found(
         (["--json", "nowhere/found.json"], "json is 'nowhere/found.json'; it must be a .json file"),
         (["--sheet", "sheet.gif"], "sheet is 'sheet.gif'; it must be a .png file"),
         (["--data", "nowhere"], "data is 'nowhere'; there is no such folder"),
+        (["--data", "tests"], "tests holds no 3d picture of an airplane; it must hold the packs"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(argv, said, capsys):
     assert cli.main(["eval", "image", *argv]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+def test_the_judge_s_training_refuses_what_are_no_packs(recipe, tmp_path, capsys):
+    argv = ["--data", str(tmp_path), "--out", str(tmp_path / "judge")]
+    argv += ["--recipe", str(Path(__file__).parents[2] / "models/image-judge/recipe.toml")] if recipe else []
+    assert judge_train.main(argv) == 2
+    error = capsys.readouterr().err
+    assert "holds no 3d picture of an airplane; it must hold the packs" in error and error.count("\n") == 1
+    assert not (tmp_path / "judge").exists()
