@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from suite import storage
 from suite.adapter import Adapter, find
 from suite.compat import trained_on
+from suite.latent import AutoencoderLatent, out_of_memory
 from suite.storage import ModelError
 from suite.text import Conditioning
 
@@ -86,7 +87,6 @@ def pipeline(pipe: Any, adapter: Adapter | None = None, name: str = "") -> Pipel
     Raises:
         ValueError: its network is no UNet that takes a text and nothing more.
     """
-    from suite.latent import AutoencoderLatent
     from suite.pipeline import Pipeline
 
     parts = [getattr(pipe, part, None) for part in ("unet", "vae", "tokenizer", "scheduler")]
@@ -158,6 +158,8 @@ def load(
         read = diffusers.DiffusionPipeline.from_pretrained
         return pipeline(read(folder, use_safetensors=True, torch_dtype=dtype).to(device), adapter, name)
     except Exception as error:  # diffusers judges little of what it reads, so a broken file ends in any error
+        if out_of_memory(error):
+            raise
         raise ModelError(f"{folder} cannot be used: {_first_line(error)}") from None
 
 

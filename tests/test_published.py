@@ -99,6 +99,15 @@ def test_a_broken_published_pipeline_is_told_in_one_sentence(saved, tmp_path, fi
     assert said in str(told.value) and str(folder) in str(told.value) and "\n" not in str(told.value)
 
 
+def test_memory_that_does_not_suffice_is_not_taken_for_a_broken_pipeline(saved, monkeypatch):
+    def greedy(*args, **told):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", greedy)
+    with pytest.raises(MemoryError, match="there is not enough memory"):
+        image.load(saved)
+
+
 def test_code_in_a_published_pipeline_is_refused_before_anything_is_read(saved, tmp_path, monkeypatch):
     folder = shutil.copytree(saved, tmp_path / "coded")
     (folder / "unet" / "mine.py").write_text("raise SystemExit")
