@@ -15,6 +15,7 @@ from suite.drive import advance
 from suite.samplers import Sampler
 
 GOLDEN = (5**0.5 - 1) / 2
+REACH = 8  # a loop is shifted by up to this part of its size, either way
 Edit = Callable[[Tensor, int], Tensor]  # of a tensor, in call number n
 
 
@@ -54,15 +55,18 @@ def keep(sampler: Sampler, original: Tensor, mask: Tensor) -> Sampler:
 
 def turned(x: Tensor, dims: Sequence[int], turn: int, sign: int = 1) -> Tensor:
     """Shifts x as `seamless` does in its call number `turn`; sign -1 shifts it back."""
-    shifts = [sign * round((turn + axis) * GOLDEN % 1 * x.shape[dim]) for axis, dim in enumerate(dims)]
+    shares = [2 * ((turn + axis) * GOLDEN % 1) - 1 for axis in range(len(dims))]
+    reaches = [max(1, x.shape[dim] // REACH) for dim in dims]
+    shifts = [sign * round(share * reach) for share, reach in zip(shares, reaches, strict=True)]
     return torch.roll(x, shifts, tuple(dims))
 
 
 def seamless(sampler: Sampler, dims: Sequence[int]) -> Sampler:
     """Makes the result tile or loop: the network sees it circularly shifted, by another amount in each call.
 
-    No seam stays where the network could see it. The shifts follow the golden ratio: evenly spread after any
-    number of calls, and the same for every item of every batch, so that no seed is needed.
+    The seam is thus inside what the network sees, and is drawn over; it stays near the edge, for a network
+    that learned things in the middle draws none that is cut in halves. The shifts follow the golden ratio:
+    evenly spread after any number of calls, and the same for every item of every batch, so no seed is needed.
 
     Args:
         sampler: just made, not yet started.
