@@ -25,9 +25,9 @@ from suite import storage
 from suite.adapter import Adapter
 from suite.cli import Parser
 from suite.denoiser import Denoiser
-from suite.latent import AutoencoderLatent, IdentityLatent, Latent
+from suite.latent import IdentityLatent, Latent
 from suite.loss import autoencoder_loss, denoising_loss
-from suite.pipeline import Pipeline
+from suite.pipeline import Pipeline, latent_of
 from suite.pool import Pool, prepare, read_pool
 from suite.schedules import make
 from suite.text import Conditioning, TextEncoder
@@ -293,9 +293,9 @@ def run(
     accelerator = Accelerator(mixed_precision=recipe["train"].get("precision", "no"))
     diffusion, device = recipe["kind"] == "diffusion", accelerator.device
     latent: Latent = IdentityLatent()
-    if diffusion and recipe.get("latent"):
-        module, scales = storage.load(storage.find(recipe["latent"], near=near or out), device=device)
-        latent = AutoencoderLatent(module, scales["scaling_factor"], scales["shift_factor"])
+    if diffusion:
+        network: Any = storage.built(recipe["network"], "the recipe")
+        latent = latent_of(recipe.get("latent"), network.config["channels"], near or out, device=device)
     text = load_text(recipe["text"]["name"], recipe["text"].get("limit")) if diffusion else None
     if accelerator.is_main_process:
         draw = adapter.examples(data, int(recipe.get("seed", 0)), recipe["data"])
