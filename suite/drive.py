@@ -71,8 +71,7 @@ def trace(sampler: Sampler, denoise: Denoise, *, steps: int = 0) -> Generator[St
     """
     index, done, x, sigma = 0, *advance(sampler, None)
     while not done:
-        denoised = denoise(x, sigma)
-        _check(denoised, sigma)
+        denoised = _checked(denoise(x, sigma), x, sigma)
         yield Step(index, steps, x, sigma, denoised)
         done, x, sigma = advance(sampler, denoised)
         index += 1
@@ -94,8 +93,7 @@ def sample(sampler: Sampler, denoise: Denoise) -> Tensor:
     """
     done, x, sigma = advance(sampler, None)
     while not done:
-        denoised = denoise(x, sigma)
-        _check(denoised, sigma)
+        denoised = _checked(denoise(x, sigma), x, sigma)
         done, x, sigma = advance(sampler, denoised)
     return x
 
@@ -120,10 +118,9 @@ def serve(samplers: Sequence[Sampler], denoise: Denoise) -> list[Tensor]:
         sigmas = [sigma for (_, _, sigma), size in zip(states, sizes, strict=True) for _ in range(size)]
         denoised = denoise(x, torch.tensor(sigmas, dtype=torch.float32, device=x.device))
         for i, part in enumerate(torch.split(denoised, sizes)):
-            done, _, sigma = states[i]
+            done, x, sigma = states[i]
             if not done:
-                _check(part, sigma)
-                finished, x, level = advance(samplers[i], part)
+                finished, x, level = advance(samplers[i], _checked(part, x, sigma))
                 states[i] = (finished, x, sigma if finished else level)
     return [x for _, x, _ in states]
 
@@ -137,11 +134,14 @@ def advance(sampler: Sampler, denoised: Tensor | None) -> tuple[bool, Tensor, fl
     return False, x, sigma
 
 
-def _check(denoised: Tensor, sigma: float) -> None:
+def _checked(denoised: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The estimate in the precision of the state, whichever the network has, and finite."""
+    denoised = denoised.to(x.dtype)
     if torch.compiler.is_compiling() or math.isfinite(float(denoised.sum())):
-        return  # a finite sum has finite terms, and costs a sixth of looking at each; the sum may overflow
+        return denoised  # finite terms, and a sixth of the cost of looking at each; a sum may overflow
     if not bool(torch.isfinite(denoised).all()):
         raise FloatingPointError(
             f"the network returned NaN or infinity at noise level {sigma:.4g}; nothing was saved. "
             "Try float32 (dtype='float32'), a lower guidance_scale, or another model."
         )
+    return denoised

@@ -104,6 +104,23 @@ def test_a_request_served_among_others_gets_what_it_gets_alone():
     assert batches == [sum(items for _, items, _ in rows)] * longest  # rows stay in step with their prompts
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_an_estimate_in_another_precision_leaves_the_state_float32(name, dtype):
+    def runs(denoise):
+        served, sampled, traced = (
+            samplers.make(name, start(0), GRID, path=VE, noise=Noise(1, 1)) for _ in range(3)
+        )
+        (first,), second = drive.serve([served], denoise), drive.sample(sampled, denoise)
+        return first, second, list(drive.trace(traced, denoise))[-1].denoised
+
+    def coarse(x, sigma):
+        return shrink(x, sigma).to(dtype)
+
+    for found, wanted in zip(runs(coarse), runs(lambda x, sigma: coarse(x, sigma).float()), strict=True):
+        assert found.dtype is torch.float32 and torch.equal(found, wanted)
+
+
 def test_serving_nobody_and_serving_the_finished_calls_no_network():
     assert drive.serve([], shrink) == []
     x = start(0)
