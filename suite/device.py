@@ -45,7 +45,7 @@ def choose(
         raise ValueError(f"device is {str(device)!r}; this machine has {', '.join(kinds)}")
     if isinstance(dtype, str) and dtype != "auto":
         if dtype not in PRECISIONS:
-            raise ValueError(f"precision is {dtype!r}; it must be one of auto, {', '.join(PRECISIONS)}")
+            raise ValueError(f"dtype is {dtype!r}; it must be one of auto, {', '.join(PRECISIONS)}")
         return place, PRECISIONS[dtype]
     if isinstance(dtype, torch.dtype):
         return place, dtype

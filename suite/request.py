@@ -7,6 +7,9 @@ model; a medium adds its own fields in a subclass. Importing it loads no torch.
 from __future__ import annotations
 
 import difflib
+import math
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -96,8 +99,9 @@ class Request(BaseModel):
     )  # fmt: skip
     init: Media = Field(None, description="File to start from.")
     strength: float = Field(
-        0.6, gt=0, le=1, description="How much to change what it starts from; 1 all.", json_schema_extra=FINE
-    )
+        0.6, gt=0, le=1, description="How much to change what it starts from; 1 leaves a trace at most.",
+        json_schema_extra=FINE,
+    )  # fmt: skip
     mask: Media = Field(None, description="File that is white where the init file is to be redrawn.")
     loop: bool = Field(False, description="Make the result tile without a seam.")
     model: str = Field("", description="A shipped model's name, a folder, a safetensors file, a hub id.")
@@ -105,7 +109,8 @@ class Request(BaseModel):
     @field_validator("prompt")
     @classmethod
     def _not_empty(cls, prompt: str) -> str:
-        if not prompt.strip():
+        words = re.sub(r":\s*[-+.\d]+\s*\)", "", prompt)  # less the weights of (word:1.3)
+        if not any(unicodedata.category(character)[0] in "LNS" for character in words):
             raise ValueError("it must say what to draw")
         return prompt
 
@@ -195,7 +200,7 @@ def explain(error: ValidationError, fields: Mapping[str, object] | None = None) 
 
     Args:
         error: what pydantic raised; its first error is told.
-        fields: the names that are allowed, to suggest one for a name that is not.
+        fields: those of the request, by name, to suggest a name that is allowed and a number within bounds.
     """
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
@@ -211,7 +216,10 @@ def explain(error: ValidationError, fields: Mapping[str, object] | None = None) 
         return f"{name} is {shown}; it must be one of {allowed}"
     if kind == "multiple_of":
         multiple = int(limits["multiple_of"])
-        near_by = max(1, round(float(got) / multiple)) * multiple
+        held = getattr((fields or {}).get(name), "metadata", ())
+        low = max([multiple, *(m.ge for m in held if hasattr(m, "ge"))])
+        high = min([math.inf, *(m.le for m in held if hasattr(m, "le"))])
+        near_by = min(max(low, round(float(got) / multiple) * multiple), high)
         return f"{name} is {shown}; it must be a multiple of {multiple} (try {near_by})"
     if kind == "value_error":
         said = str(limits["error"])

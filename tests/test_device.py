@@ -37,5 +37,5 @@ def test_a_device_that_is_not_there_is_refused_in_words(monkeypatch, wrong):
 
 
 def test_an_unknown_precision_is_refused_in_words():
-    with pytest.raises(ValueError, match="precision is 'int3'; it must be one of auto, fp32"):
+    with pytest.raises(ValueError, match="dtype is 'int3'; it must be one of auto, fp32"):
         device.choose("cpu", "int3")

@@ -32,8 +32,12 @@ def test_names_are_those_the_core_knows():
     ({"seed": 2**32}, "seed is 4294967296; it must be below 4294967296"),
     ({"strength": 0}, "strength is 0; it must be above 0"),
     ({"width": 250}, "width is 250; it must be a multiple of 16 (try 256)"),
+    ({"width": 40}, "width is 40; it must be a multiple of 16 (try 64)"),
+    ({"width": 2100}, "width is 2100; it must be a multiple of 16 (try 2048)"),
     ({"width": "wide"}, "width is 'wide'; it must be a whole number"),
     ({"prompt": " "}, "prompt is ' '; it must say what to draw"),
+    ({"prompt": "()"}, "prompt is '()'; it must say what to draw"),
+    ({"prompt": "((:1.3), [.])"}, "prompt is '((:1.3), [.])'; it must say what to draw"),
     ({"prompt": None}, "prompt is None; it must be text"),
     ({"mask": "mask.png"}, "mask is given without init; a mask says where to redraw the init file"),
     ({"guidance_low": 0.5, "guidance_high": 0.5}, "guidance_low is 0.5; it must be below guidance_high"),
@@ -70,6 +74,11 @@ def test_a_request_survives_json():
         prompt="ein Äpfelchen 🍎", init="a.png", mask="b.png", loop=True, eta=0.5, sampler="ddim"
     )
     assert ImageRequest.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize("prompt", ["x", "7", "(🍎:1.3)", "苹果", "é"])
+def test_a_letter_a_digit_or_a_symbol_is_a_prompt(prompt):
+    assert ImageRequest(prompt=prompt).prompt == prompt
 
 
 def test_importing_a_request_loads_no_torch():
