@@ -101,18 +101,24 @@ def _run(args: list[str]) -> int:
 
 
 def _options(parser: argparse.ArgumentParser, adapter: Adapter) -> None:
+    told = controls(adapter.request)["prompt"].help
+    parser.add_argument("prompt", nargs="?", default=argparse.SUPPRESS, help=told)
+    where = f"where to save: {', '.join(adapter.suffixes)}; several get -0, -1, ..."
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
+    again = "take the settings a saved file carries; options given here win"
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=again)
+    options(parser, adapter)
+
+
+def options(parser: argparse.ArgumentParser, adapter: Adapter, but: Sequence[str] = ("prompt",)) -> None:
+    """Adds an option for every field of a medium's request `but` these, and those that say where it runs."""
     fields = controls(adapter.request)
     try:
         model = storage.config(storage.find(fields["model"].default)).get("defaults", {})
     except storage.ModelError:
         model = {}
-    parser.add_argument("prompt", nargs="?", default=argparse.SUPPRESS, help=fields["prompt"].help)
-    where = f"where to save: {', '.join(adapter.suffixes)}; several get -0, -1, ..."
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=where)
-    again = "take the settings a saved file carries; options given here win"
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=again)
     for name, control in fields.items():
-        if name == "prompt":
+        if name in but:
             continue
         flags = [f"--{name.replace('_', '-')}", *([f"--{control.alias}"] if control.alias else [])]
         text = _help(control, model.get(name, control.default))

@@ -78,6 +78,7 @@ def test_no_medium_is_named_in_the_core_s_imports_and_nothing_is_unpickled(path)
         "trust_remote_code=True",
         "import pickle",
         "pickle.load",
+        "torch.load(",
         "eval(",
         "exec(",
     ):

@@ -17,9 +17,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalities.image import ImageRequest
+from pydantic import ValidationError
+
+from modalities.image import ImageRequest, adapter
 from suite import storage
-from suite.request import controls
+from suite.request import explain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -170,7 +172,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from suite.cli import Parser
+    from suite.cli import Parser, options
 
     parser = Parser(
         prog="suite eval image", description="Judges what a model draws of combinations it never saw."
@@ -187,15 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sheet", type=Path, metavar="FILE", help="write a PNG of 64 prompts; red captions are wrong"
     )
-    parser.add_argument("--device", help="cpu, cuda, mps; chosen by itself")
-    parser.add_argument("--dtype", help="float32, bfloat16, float16; chosen by itself")
-    for name, control in controls(ImageRequest).items():
-        if name not in FIXED:
-            flags = [f"--{name.replace('_', '-')}", *([f"--{control.alias}"] if control.alias else [])]
-            kind: dict[str, Any] = (
-                {"action": argparse.BooleanOptionalAction} if control.kind == "bool" else {}
-            )
-            parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=control.help, **kind)
+    options(parser, adapter, FIXED)
     return parser
 
 
@@ -203,7 +197,10 @@ def _run(told: argparse.Namespace) -> int:
     fields = {
         name: getattr(told, name) for name in ImageRequest.model_fields if name not in FIXED and name in told
     }
-    request = ImageRequest(prompt="a check", seed=told.seed, **fields)
+    try:
+        request = ImageRequest(prompt="a check", seed=told.seed, **fields)
+    except ValidationError as error:
+        raise ValueError(explain(error, ImageRequest.model_fields)) from None
     if not 1 <= told.count <= 500:
         raise ValueError(f"count is {told.count}; it must be 1 to 500")
     for name, path, suffix in (("json", told.json, ".json"), ("sheet", told.sheet, ".png")):
