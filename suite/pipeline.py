@@ -23,6 +23,7 @@ from suite.denoiser import Denoiser
 from suite.guidance import guided
 from suite.latent import AutoencoderLatent, IdentityLatent, Latent, sparing
 from suite.noise import Noise
+from suite.paths import FLOW
 from suite.request import Request
 from suite.schedules import Schedule, levels, make, noised
 from suite.text import Conditioning, TextEncoder
@@ -157,6 +158,9 @@ class Pipeline:
         if original is not None:
             grid = middleware.start_at(grid, request.strength)
         cond, uncond = self._conditioning(request)
+        top = grid[0]
+        if request.guidance == "cfg_zero" and self.schedule.path is FLOW and uncond and original is None:
+            grid = grid[1:] if len(grid) > 2 else grid  # CFG-Zero*: the state stays in the first step
 
         count, size = int(getattr(request, self.adapter.count)), max(1, BATCH // math.prod(shape))
         seeds = [(request.seed + i) % 2**32 for i in range(count)]
@@ -165,7 +169,7 @@ class Pipeline:
         items: list[Any] = []
         settings = [self._settings(request, seed) for seed in seeds]
         for number, batch in enumerate(batches):
-            sampler = self._sampler(request, grid, shape, batch, original, mask)
+            sampler = self._sampler(request, top, grid, shape, batch, original, mask)
             denoise = guided(
                 self.denoiser,
                 cond,
@@ -193,6 +197,7 @@ class Pipeline:
     def _sampler(
         self,
         request: Request,
+        top: float,
         grid: list[float],
         shape: tuple[int, ...],
         seeds: list[int],
@@ -202,7 +207,7 @@ class Pipeline:
         path, noise = self.schedule.path, Noise(0, seeds)  # item s of seed 0 is item 0 of seed s
         like = torch.zeros(len(seeds), self.latent.channels, *shape, device=self.device)
         clean = like if original is None else original.expand_as(like)
-        x = noised(path, clean, grid[0], noise(like))
+        x = noised(path, clean, top, noise(like))
         sampler = samplers.make(request.sampler, x, grid, path=path, noise=noise, eta=request.eta)
         if original is not None and mask is not None:
             small = nn.functional.interpolate(mask, shape, mode="area").gt(0).to(x)

@@ -131,6 +131,19 @@ def test_a_second_pass_is_made_only_for_guidance(fields, rows):
     assert set(network.batches) == {rows}
 
 
+@pytest.mark.parametrize("fields, batches", [
+    ({}, [2, 2, 2]),
+    ({"guidance_scale": 1.0}, [1, 1, 1, 1]),
+    ({"num_inference_steps": 1}, [2]),
+    ({"num_inference_steps": 2}, [2]),
+    ({"init": Image.new("RGB", (64, 64)), "strength": 1.0}, [2, 2, 2, 2]),
+])  # fmt: skip
+def test_cfg_zero_stays_at_pure_noise_for_the_first_of_several_steps_that_it_guides(fields, batches):
+    network = Painter()
+    (picture,) = painting(network)("x", **{"guidance": "cfg_zero", "guidance_scale": 3.0, **fields}).images
+    assert network.batches == batches and picture.getcolors() == [(64 * 64, (0, 255, 0))]
+
+
 @pytest.mark.parametrize("strength, calls", [(1.0, 4), (0.5, 2)])
 def test_strength_is_the_share_of_steps_taken(strength, calls):
     network = Painter()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from suite.guidance import projected, rescaled, zero_star
+from suite.guidance import MOMENTUM, projected, rescaled, zero_star
 
 guiders = pytest.importorskip("diffusers.guiders")
 SHAPE = (2, 4, 8, 8)
@@ -31,17 +31,16 @@ def test_cfg_zero_star_is_the_same_on_the_flow_s_velocity(scale):
     torch.testing.assert_close(zero_star(x, c, u, scale), wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("eta, threshold", [(0.0, 0.0), (0.5, 0.0), (0.0, 7.0), (1.0, 7.0)])
-def test_apg_is_the_same_step_after_step(eta, threshold):
+def test_apg_is_the_same_step_after_step():
     """diffusers' default adds the pull to uncond; the paper, and we, add scale - 1 of it to cond."""
-    momentum, scale = -0.5, 6.0
+    momentum, scale = MOMENTUM, 6.0
     apg = guiders.AdaptiveProjectedGuidance(
-        guidance_scale=scale - 1, adaptive_projected_guidance_momentum=momentum, eta=eta,
-        adaptive_projected_guidance_rescale=threshold, use_original_formulation=True,
+        guidance_scale=scale - 1, adaptive_projected_guidance_momentum=momentum, eta=0.0,
+        adaptive_projected_guidance_rescale=0.0, use_original_formulation=True,
     )
     apg.momentum_buffer = guiders.adaptive_projected_guidance.MomentumBuffer(momentum)
     last = torch.zeros(SHAPE)
     for c, u in (draws(2), draws(4)[2:], draws(3)[1:]):
         last = c - u + momentum * last
-        found = projected(c, last, scale, eta, threshold)
+        found = projected(c, last, scale)
         torch.testing.assert_close(found, apg.forward(c, u).pred, rtol=1e-4, atol=1e-4)
