@@ -13,20 +13,6 @@ import torch
 from torch import Tensor
 
 
-def generators(seed: int, items: int | Sequence[int]) -> list[torch.Generator]:
-    """Makes one CPU generator for each item.
-
-    Args:
-        seed: of the request.
-        items: how many (0, 1, ...), or which.
-
-    Returns:
-        generators, the one of item i seeded seed + i (modulo 2^64).
-    """
-    wanted = range(items) if isinstance(items, int) else items
-    return [torch.Generator().manual_seed((seed + i) % 2**64) for i in wanted]
-
-
 class Noise:
     """Unit Gaussian noise for each item of a batch, fresh at each call."""
 
@@ -37,7 +23,8 @@ class Noise:
             seed: of the request.
             items: how many (0, 1, ...), or which.
         """
-        self.generators = generators(seed, items)
+        wanted = range(items) if isinstance(items, int) else items
+        self.generators = [torch.Generator().manual_seed((seed + i) % 2**64) for i in wanted]
 
     def __call__(self, like: Tensor) -> Tensor:
         """Draws noise.

@@ -184,21 +184,16 @@ def dpmpp_sde(x: Tensor, sigmas: Sequence[float], *, alpha: Alpha, noise: Draw, 
     return x
 
 
-def lms(x: Tensor, sigmas: Sequence[float], *, order: int = 4) -> Sampler:
-    """Linear multistep (Adams-Bashforth on an uneven grid), of lower order while the history is short.
-
-    Args:
-        x: (B, C, *S) float32, noisy at sigmas[0].
-        sigmas: descending levels.
-        order: how many slopes to use at most.
+def lms(x: Tensor, sigmas: Sequence[float]) -> Sampler:
+    """Linear multistep of order 4 (Adams-Bashforth on an uneven grid), lower while the history is short.
 
     Source: Liu et al. 2022, arXiv 2202.09778, section 3; Hairer, Norsett & Wanner I, section III.5.
     """
     slopes: list[Tensor] = []
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = yield x, sigma
-        slopes = [(x - denoised) / sigma, *slopes][:order]
-        nodes = [past - sigma for past in sigmas[i::-1][:order]]
+        slopes = [(x - denoised) / sigma, *slopes][:4]
+        nodes = [past - sigma for past in sigmas[i::-1][:4]]
         moments = [(sigma_next - sigma) ** (k + 1) / (k + 1) for k in range(len(nodes))]
         for weight, slope in zip(_weights(nodes, moments), slopes, strict=True):
             x = torch.add(x, slope, alpha=weight)

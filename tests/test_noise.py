@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from suite.noise import Noise, generators
+from suite.noise import Noise
 
 LIKE = torch.zeros(4, 3, 8, 8)
 
@@ -17,8 +17,8 @@ def test_an_item_draws_the_same_bits_alone_and_in_a_batch_in_every_draw(seed):
 
 def test_item_i_of_seed_s_is_item_0_of_seed_s_plus_i():
     assert torch.equal(Noise(7, 4)(LIKE)[3], Noise(10, 1)(LIKE[:1])[0])
-    assert [g.initial_seed() for g in generators(7, 3)] == [7, 8, 9]
-    assert [g.initial_seed() for g in generators(2**64 - 1, 2)] == [2**64 - 1, 0]
+    assert [g.initial_seed() for g in Noise(7, 3).generators] == [7, 8, 9]
+    assert [g.initial_seed() for g in Noise(2**64 - 1, 2).generators] == [2**64 - 1, 0]
 
 
 def test_noise_is_unit_gaussian_float32_whatever_it_is_like():
