@@ -117,7 +117,9 @@ def main(argv: list[str]) -> int:
         try:
             _, local, public = page.launch(
                 server_name=told.host, server_port=told.port, share=told.share, prevent_thread_lock=True,
-                inbrowser=desktop and not told.no_browser, quiet=True, ssr_mode=False, **looks(),
+                inbrowser=desktop and not told.no_browser, quiet=True, ssr_mode=False,
+                _frontend=False,  # or a machine too busy to answer itself within 3 s is told to use --share
+                **looks(),
             )  # fmt: skip
         except OSError as error:
             where = f"{told.host}, port {told.port or 'any from 7860'}"

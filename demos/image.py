@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import random
 import re
 import tempfile
@@ -19,6 +18,7 @@ from PIL import Image, ImageChops
 
 from demos import shared
 from modalities.image import adapter
+from modalities.image.sheet import tiled
 from suite import storage
 from suite.request import controls
 
@@ -50,13 +50,14 @@ def mask_of(drawn: Mapping[str, Any] | None) -> tuple[Image.Image | None, Image.
     return drawn["background"], mask if mask and mask.getbbox() else None
 
 
+def blank(picture: Image.Image) -> bool:
+    """Whether all is white, as the canvas that an ImageEditor sends when no picture is loaded."""
+    return all(low == 255 for low, _ in picture.convert("RGBA").getextrema())
+
+
 def preview(pictures: list[Image.Image], what: str) -> str:
     """Pictures side by side in one JPEG of at most PREVIEW pixels, inside an HTML element."""
-    columns = math.ceil(math.sqrt(len(pictures)))
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
+    sheet = tiled(pictures)
     scale = PREVIEW / max(sheet.size)
     sheet = sheet.resize([max(1, round(side * scale)) for side in sheet.size], Image.Resampling.BICUBIC)
     held = BytesIO()
@@ -164,11 +165,8 @@ def tab(model: str = "") -> None:
         asked = {name: told[component] for name, component in fields.items()}
         asked |= {name: None for name, value in asked.items() if value == "" and known[name].kind != "text"}
         asked["init"], asked["mask"] = mask_of(told[editor])
-        if asked["mask"] and not asked["init"]:
-            sentence = "a part is painted but there is no picture below it; drop one, or clear the painting"
-            shared.warn(sentence)
-            yield {line: shared.status(sentence, refused=True)}
-            return
+        if asked["mask"] and asked["init"] and blank(asked["init"]):
+            shared.warn("no picture is loaded below the painting; what is not painted stays white")
         for moment in shared.run(adapter, asked, stops.setdefault(session.session_hash, Event())):
             update = {line: shared.status(moment.status, moment.done, refused=moment.refused)}
             if moment.refused:

@@ -34,6 +34,9 @@ def opened(name: str, source: Any) -> Image.Image:
             picture = ImageOps.exif_transpose(picture)
             return eight_bit(picture) if picture.mode[0] in "IF" else picture
     except FileNotFoundError:
+        if source.startswith("<"):  # the request's label
+            told = f"was a picture in memory, which settings cannot carry; give it with --{name} FILE"
+            raise ValueError(f"{name} {told}") from None
         raise ValueError(f"{name} is {source!r}; there is no such file") from None
     except BROKEN as error:
         shown = "an image" if held else repr(source)

@@ -142,12 +142,12 @@ def status(told):
     return next(value for value in told.values() if str(value).startswith("<p"))
 
 
-def edited(painted=False, background=True):
-    """An ImageEditor's value: a picture, a stroke over it, both or neither."""
+def edited(painted=False, colour="red"):
+    """An ImageEditor's value: a picture, perhaps with a stroke over it."""
     layer = Image.new("RGBA", (64, 64))
     if painted:
         layer.paste((255, 0, 255, 90), (16, 16, 48, 48))
-    return {"background": Image.new("RGBA", (64, 64)) if background else None, "layers": [layer]}
+    return {"background": Image.new("RGBA", (64, 64), colour), "layers": [layer]}
 
 
 def test_settings_of_a_text_to_image_picture_clear_the_editor_lest_it_be_redrawn(page):
@@ -202,12 +202,13 @@ def outputs(page, handler):
     return {part for held in page.blocks.fns.values() if held.fn is handler for part in held.outputs}
 
 
-def test_a_mask_painted_on_nothing_is_refused(page):
+def test_a_mask_painted_where_no_picture_is_loaded_is_drawn_on_white_with_a_warning(page):
     told = ask(page, prompt="x")
-    told[page.kinds[gr.ImageEditor]] = edited(painted=True, background=False)
-    with pytest.warns(UserWarning, match="a part is painted but there is no picture below it"):
-        (last,) = page.drawing(told, SESSION)
-    assert "refused" in status(last)
+    told[page.kinds[gr.ImageEditor]] = edited(painted=True, colour="white")  # the editor's own canvas
+    with pytest.warns(UserWarning, match="no picture is loaded below the painting"):
+        *_, last = page.drawing(told, SESSION)
+    drawn = Image.open(last[page.states[0]][0][0])
+    assert drawn.getpixel((0, 0)) == (255, 255, 255) != drawn.getpixel((32, 32))
 
 
 def test_the_command_line_asks_for_the_picture_in_memory_that_settings_started_from(page, tmp_path, capsys):
@@ -291,6 +292,19 @@ def test_a_missing_model_is_said_on_the_page():
     assert "model &#x27;nosuch&#x27; was not found" in str(
         [getattr(b, "value", "") for b in blocks.blocks.values()]
     )
+
+
+def test_the_app_starts_on_a_machine_too_busy_to_answer_itself(tiny_model, monkeypatch, capsys):
+    def end():
+        raise KeyboardInterrupt
+
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "1")  # so that what the app sets goes after the test
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)
+    monkeypatch.setattr(app, "Event", lambda: SimpleNamespace(wait=end))
+    assert app.main(["--model", str(tiny_model), "--no-browser"]) == 0
+    assert "the app is at http://127.0.0.1:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["--port", "99999"], ["--port", "x"], ["--frob"]])
