@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from suite.paths import VE
 from suite.schedules import Schedule
 from suite.text import Conditioning
 
@@ -28,37 +29,25 @@ Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Denoiser:
     """The network's clean estimate; casts to the network's precision and back to float32."""
 
-    def __init__(
-        self,
-        network: nn.Module | Network,
-        schedule: Schedule,
-        prediction: str,
-        *,
-        scale_input: bool | None = None,
-        data_std: float = 1.0,
-    ) -> None:
+    def __init__(self, network: nn.Module | Network, schedule: Schedule, prediction: str) -> None:
         """Takes a network and what it was trained on.
 
         Args:
             network: (x (B, C, *S), timestep (B,), context (B, L, D), mask (B, L)) to (B, C, *S).
             schedule: path and levels of its training.
             prediction: what it gives: `epsilon` eps, `v_prediction` a eps - s x0 with a, s = alpha, sigma
-                over their norm, `sample` x0, `flow` eps - x0, `edm` the F of Karras et al. (its timestep is
-                then ln(sigma / alpha) / 4).
-            scale_input: whether the network sees x / sqrt(1 + sigma^2), as VP networks do; None: if on the VE
-                path.
-            data_std: standard deviation of the data, for `edm`.
+                over their norm, `sample` x0, `flow` eps - x0, `edm` the F of Karras et al. for data of unit
+                variance (its timestep is then ln(sigma / alpha) / 4).
         """
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction is {prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
-        self.network, self.schedule, self.prediction, self.data_std = network, schedule, prediction, data_std
-        self.scale_input = schedule.path.name == "ve" if scale_input is None else scale_input
+        self.network, self.schedule, self.prediction = network, schedule, prediction
 
     def coefficients(self, sigma: float) -> tuple[float, float, float, float]:
         """c_in, c_skip, c_out and the timestep at a level; finite on the whole path, both ends included."""
         alpha = self.schedule.path.alpha(sigma)
         norm = math.hypot(alpha, sigma)
-        c_in = 1 / norm if self.scale_input else 1.0
+        c_in = 1 / norm if self.schedule.path is VE else 1.0
         timestep = self.schedule.timestep(sigma)
         if self.prediction == "epsilon":
             return c_in, 1 / max(alpha, _FADED), -sigma / max(alpha, _FADED), timestep
@@ -68,10 +57,8 @@ class Denoiser:
             return c_in, 0.0, 1.0, timestep
         if self.prediction == "flow":
             return c_in, 1 / (alpha + sigma), -sigma / (alpha + sigma), timestep
-        std = self.data_std
-        norm = math.hypot(alpha * std, sigma)
         timestep = math.log(max(sigma, _TINY) / max(alpha, _TINY)) / 4
-        return 1 / norm, alpha * std**2 / norm**2, sigma * std / norm, timestep
+        return 1 / norm, alpha / norm**2, sigma / norm, timestep
 
     def __call__(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> Tensor:
         """Estimates the clean signal.

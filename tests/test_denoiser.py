@@ -18,7 +18,7 @@ def exact(x, sigma, alpha):
     return MEAN + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (x - alpha * MEAN)
 
 
-def oracle(schedule, prediction, sigma, scaled):
+def oracle(schedule, prediction, sigma):
     """A network that knows its level and gives the exact quantity of the Gaussian, from its own input."""
     sigma = torch.as_tensor(sigma, dtype=torch.float64).view(-1, 1, 1, 1)
     alpha = schedule.path.alpha(sigma)
@@ -27,7 +27,7 @@ def oracle(schedule, prediction, sigma, scaled):
         x = x.double()
         if prediction == "edm":
             x = x * (alpha**2 + sigma**2).sqrt()
-        elif scaled:
+        elif schedule.path is VE:
             x = x * (1 + sigma**2).sqrt()
         x0 = exact(x, sigma, alpha)
         eps = (x - alpha * x0) / sigma
@@ -40,14 +40,12 @@ def oracle(schedule, prediction, sigma, scaled):
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("name, scaled", [*((name, None) for name in SCHEDULES), ("scaled_linear", False)])
-def test_every_prediction_on_every_path_is_the_same_denoiser(name, scaled, prediction):
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_prediction_on_every_path_is_the_same_denoiser(name, prediction):
     schedule = make(name)
     levels = torch.tensor([schedule.sigmas[i] for i in (0, 300, 700, 990)])
     x = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * levels.view(-1, 1, 1, 1) + 1
-    is_scaled = schedule.path is VE if scaled is None else scaled
-    network = oracle(schedule, prediction, levels, is_scaled)
-    found = Denoiser(network, schedule, prediction, scale_input=scaled)(x, levels, COND)
+    found = Denoiser(oracle(schedule, prediction, levels), schedule, prediction)(x, levels, COND)
     wanted = torch.stack([exact(x[i], s, schedule.path.alpha(s)) for i, s in enumerate(levels.tolist())])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     assert found.dtype == torch.float32
@@ -55,10 +53,10 @@ def test_every_prediction_on_every_path_is_the_same_denoiser(name, scaled, predi
 
 def test_edm_has_the_paper_s_preconditioning():
     schedule = make("linear")
-    c_in, c_skip, c_out, c_noise = Denoiser(nn.Identity(), schedule, "edm", data_std=0.5).coefficients(3.0)
-    assert c_in == pytest.approx(1 / math.sqrt(9.25))
-    assert c_skip == pytest.approx(0.25 / 9.25)
-    assert c_out == pytest.approx(1.5 / math.sqrt(9.25))
+    c_in, c_skip, c_out, c_noise = Denoiser(nn.Identity(), schedule, "edm").coefficients(3.0)
+    assert c_in == pytest.approx(1 / math.sqrt(10))
+    assert c_skip == pytest.approx(1 / 10)
+    assert c_out == pytest.approx(3 / math.sqrt(10))
     assert c_noise == pytest.approx(math.log(3) / 4)
 
 

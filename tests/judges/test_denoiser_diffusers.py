@@ -44,7 +44,7 @@ def test_a_flow_prediction_is_converted_as_dpm_solver_does():
 
 @pytest.mark.parametrize("sigma", [0.01, 0.7, 40.0])
 def test_edm_is_preconditioned_as_edm_euler_does(sigma):
-    scheduler = diffusers.EDMEulerScheduler(sigma_data=0.5)
+    scheduler = diffusers.EDMEulerScheduler(sigma_data=1.0)
     seen = []
 
     def network(x, timestep, context, mask):
@@ -52,7 +52,7 @@ def test_edm_is_preconditioned_as_edm_euler_does(sigma):
         return told
 
     x, told = draws()
-    found = Denoiser(network, make("linear"), "edm", data_std=0.5)(x, sigma, COND)
+    found = Denoiser(network, make("linear"), "edm")(x, sigma, COND)
     level = torch.tensor(sigma)
     torch.testing.assert_close(found, scheduler.precondition_outputs(x, told, level), **CLOSE)
     torch.testing.assert_close(seen[0][0], scheduler.precondition_inputs(x, level), **CLOSE)
