@@ -48,4 +48,3 @@ def _flow(sigma: Level, /) -> Level:
 
 VE = Path("ve", _ve)
 FLOW = Path("flow", _flow)
-PATHS = {path.name: path for path in (VE, FLOW)}
