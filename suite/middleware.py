@@ -15,7 +15,7 @@ from suite.drive import advance
 from suite.samplers import Sampler
 
 GOLDEN = (5**0.5 - 1) / 2
-REACH = 8  # a loop is shifted by up to this part of its size, either way
+REACH = 16  # a loop is shifted by up to this part of its size, either way
 Edit = Callable[[Tensor, int], Tensor]  # of a tensor, in call number n
 
 

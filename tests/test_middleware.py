@@ -84,10 +84,10 @@ def test_a_denoiser_that_knows_no_place_gives_the_same_with_and_without_shifts(n
 
 
 def test_the_seam_wanders_on_both_sides_of_the_edge_and_not_into_the_middle():
-    marked = torch.arange(32.0).expand(1, 1, 32)
+    marked = torch.arange(64.0).expand(1, 1, 64)
     seams = set()
     for step in drive.trace(seamless(samplers.euler(marked, GRIDS["ve"]), (-1,)), lambda x, s: x):
-        seams.add((int(step.x[0, 0, 0]) + 16) % 32 - 16)
+        seams.add((int(step.x[0, 0, 0]) + 32) % 64 - 32)
     assert len(seams) >= 6
     assert -4 <= min(seams) < 0 < max(seams) <= 4
 
