@@ -5,6 +5,7 @@ Every picture that is not of the packs comes in through here: what to start from
 
 from __future__ import annotations
 
+import errno
 from contextlib import nullcontext
 from typing import Any
 
@@ -33,12 +34,12 @@ def opened(name: str, source: Any) -> Image.Image:
         with nullcontext(source) if held else Image.open(source) as picture:
             picture = ImageOps.exif_transpose(picture)
             return eight_bit(picture) if picture.mode[0] in "IF" else picture
-    except FileNotFoundError:
-        if source.startswith("<"):  # the request's label
-            told = f"was a picture in memory, which settings cannot carry; give it with --{name} FILE"
-            raise ValueError(f"{name} {told}") from None
-        raise ValueError(f"{name} is {source!r}; there is no such file") from None
     except BROKEN as error:
+        if getattr(error, "errno", None) in (errno.ENOENT, errno.ENAMETOOLONG):
+            if source.startswith("<"):  # the request's label
+                told = f"was a picture in memory, which settings cannot carry; give it with --{name} FILE"
+                raise ValueError(f"{name} {told}") from None
+            raise ValueError(f"{name} is {source!r}; there is no such file") from None
         shown = "an image" if held else repr(source)
         raise ValueError(f"{name} is {shown}; it must be a picture that can be read ({error})") from None
 
