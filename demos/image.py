@@ -27,6 +27,7 @@ BASIC = (
     ("width", "height"),
     ("num_images", "sampler"),
 )  # rows in sight
+EMPTY = {"background": None, "layers": [], "composite": None}  # for an editor; None may leave it as it is
 BY_HAND = {"init", "mask"}  # through the editor
 EXAMPLES = (
     "a red apple",
@@ -199,7 +200,7 @@ def tab(model: str = "") -> None:
             part = " and paint the part again" if found["mask"] else ""
             todo.append(f"drop the picture it started from as well{part}")
         else:
-            values[editor] = None
+            values[editor] = EMPTY
         if found["model"] in [value for _, value in choices]:
             todo.append("press Draw" if found["mask"] else "press Draw for the same picture")
         else:
