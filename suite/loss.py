@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suite.denoiser import Denoiser
-from suite.schedules import noised
+from suite.schedules import noised, shifted
 from suite.text import Conditioning
 
 
@@ -69,7 +69,7 @@ def draw_levels(
     schedule = denoiser.schedule
     if schedule.path.name == "flow":
         u = (spread * torch.randn(count, generator=generator)).sigmoid().clamp(1e-3, 1 - 1e-3)
-        return shift * u / (1 + (shift - 1) * u)
+        return shifted(u, shift)
     return torch.tensor(schedule.sigmas)[torch.randint(len(schedule.sigmas), (count,), generator=generator)]
 
 

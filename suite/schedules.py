@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import mul
-from typing import get_args
+from typing import TypeVar, get_args
 
 from torch import Tensor
 
 from suite.paths import FLOW, VE, Path
 from suite.request import SpacingName
 
+Level = TypeVar("Level", float, Tensor)
 SPACINGS: tuple[str, ...] = get_args(SpacingName)
 TINY = 2.0**-24  # stands in for alpha_bar = 0, as in diffusers: sigma is then 4096, large and finite
 
@@ -176,9 +177,9 @@ def indices(count: int, steps: int, spacing: str, offset: int = 0) -> list[float
     return [round(count - i * count / steps) - 1.0 for i in range(steps)]
 
 
-def shifted(u: float, shift: float) -> float:
+def shifted(u: Level, shift: float) -> Level:
     """Moves a fraction towards noise, 0 and 1 apart. Source: Esser et al. 2024, arXiv 2403.03206, eq. 23."""
-    return shift * u / (1 + (shift - 1) * u)
+    return u * shift / (u * (shift - 1) + 1)
 
 
 def levels(
