@@ -129,8 +129,9 @@ def shown(page):
 def painted(page):
     """The pixels the browser shows of it."""
     url = page.evaluate(
-        """selector => {
+        """async selector => {
             const image = document.querySelector(selector), canvas = document.createElement("canvas");
+            await image.decode();  // the address stands before the pixels have come
             [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
             canvas.getContext("2d").drawImage(image, 0, 0);
             return canvas.toDataURL();
