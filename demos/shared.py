@@ -128,7 +128,7 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
             for progress in (run := Kept(steps)):
                 at, seconds = f"step {progress.step} of {progress.steps}", f"{progress.seconds:.1f} s"
                 if stopped.is_set():
-                    partial = adapter.finish(loaded.latent.decode(progress.denoised).float().cpu())
+                    partial = adapter.finish(loaded.latent.decode(progress.denoised).float().cpu(), request)
                     yield Moment(f"stopped at {at} after {seconds}", items=partial)
                     return
                 if time.monotonic() - shown >= GATE:

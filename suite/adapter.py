@@ -48,11 +48,17 @@ class Adapter(Protocol):
         Raises: ValueError, naming the field and a size that works.
         """
 
-    def read(self, request: Request) -> tuple[Tensor | None, Tensor | None]:
-        """The init (1, C, *S) in [-1, 1] and the mask (1, 1, *S) in [0, 1], 1 = redraw, both at full size."""
+    def read(self, request: Request, size: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
+        """The init (1, C, *S) in [-1, 1] and the mask (1, 1, *S) in [0, 1], 1 = draw, at the size S.
 
-    def finish(self, decoded: Tensor, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+        A medium whose latents are larger than what is asked for keeps the rest, without an init file, too.
+        """
+
+    def finish(self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
         """(B, C, *S) in [-1, 1] to B items a user can show and save; `settings` go with them."""
+
+    def preview(self, small: Tensor) -> list[Any]:
+        """What `Latent.preview` gives, to B pictures."""
 
     def save(self, item: Any, path: Path, settings: Mapping[str, Any]) -> None:
         """Writes an item with its settings, beside `path` first, then renamed."""
@@ -63,7 +69,7 @@ class Adapter(Protocol):
     def examples(self, data: Path, seed: int, options: Mapping[str, Any]) -> Callable[[int], tuple[Any, str]]:
         """Training examples by number: the signal (C, *S) and its caption.
 
-        The signal is float in [-1, 1], or uint8 for 255 steps of it.
+        The signal is float in [-1, 1], or uint8 for 255 steps of it, or int16 for 65534.
 
         Args:
             data: the folder of the packs, or with media files and metadata.jsonl.
@@ -72,7 +78,7 @@ class Adapter(Protocol):
         """
 
     def sheet(self, items: Sequence[Any], path: Path) -> None:
-        """Writes one PNG that shows the items beside each other."""
+        """Writes one PNG that shows items, or pictures of them, beside each other."""
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs the medium's evaluation command."""

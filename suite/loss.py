@@ -1,4 +1,4 @@
-"""What training minimises: the autoencoder's reconstruction, and the denoiser's error at random levels."""
+"""What training minimises: an autoencoder's and a vocoder's reconstruction, a denoiser's error at its level."""
 
 from __future__ import annotations
 
@@ -48,6 +48,34 @@ def autoencoder_loss(x: Tensor, y: Tensor, mean: Tensor, logvar: Tensor, kl_weig
     Source: Kingma and Welling 2013, arXiv 1312.6114, equation 10.
     """
     return pyramid(x, y) + kl_weight * 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def spectral_loss(x: Tensor, y: Tensor, sizes: tuple[int, ...] = (2048, 1024, 512, 256, 128)) -> Tensor:
+    """How far the spectrograms of two waveforms are apart, at several resolutions; phase does not count.
+
+    At each, the relative error of the magnitudes (spectral convergence) and the mean difference of their
+    logarithms.
+
+    Args:
+        x: (B, 1, N), the true one.
+        y: (B, 1, N).
+        sizes: of the windows, in samples, a quarter of which lies between two frames.
+
+    Returns: a scalar.
+
+    Source: Yamamoto et al. 2019, arXiv 1910.11480, equations 3 to 6.
+    """
+    total = x.new_zeros(())
+    for size in sizes:
+        window = torch.hann_window(size, device=x.device)
+        real, made = (
+            torch.stft(wave[:, 0].float(), size, size // 4, window=window, return_complex=True).abs()
+            for wave in (x, y)
+        )
+        far = (real - made).square().sum((1, 2)).sqrt() / real.square().sum((1, 2)).sqrt().clamp(min=1.0)
+        real, made = (magnitude.clamp(min=1e-2).log() for magnitude in (real, made))
+        total = total + far.mean() + (real - made).abs().mean()
+    return total / len(sizes)
 
 
 def draw_levels(

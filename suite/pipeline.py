@@ -21,7 +21,8 @@ from suite import drive, middleware, samplers, storage
 from suite.adapter import Adapter
 from suite.denoiser import Denoiser
 from suite.guidance import guided
-from suite.latent import AutoencoderLatent, IdentityLatent, Latent, sparing
+from suite.latent import AutoencoderLatent, IdentityLatent, Latent, sparing, tiled
+from suite.nn.vocoder import Codec
 from suite.noise import Noise
 from suite.paths import FLOW
 from suite.request import Request
@@ -94,6 +95,7 @@ class Pipeline:
         defaults: Mapping[str, Any] | None = None,
         name: str = "",
         device: torch.device | str = "cpu",
+        window: int = 0,
     ) -> None:
         """Joins the parts; `load` does it from a model folder.
 
@@ -107,7 +109,9 @@ class Pipeline:
             defaults: for fields of the request that the caller leaves out.
             name: of the model, for the settings of what it draws.
             device: where the network is.
+            window: latents a side that the network sees at once, larger ones in overlapping windows; 0: all.
         """
+        self.window = window
         self.network, self.schedule, self.text = network, schedule, text
         self.latent, self.adapter = latent, adapter
         self.denoiser = Denoiser(network, schedule, prediction)
@@ -153,13 +157,13 @@ class Pipeline:
         multiple = int(getattr(self.network, "factor", 1))
         shape = self.adapter.shape(request, self.latent.factor, multiple)
         grid = levels(self.schedule, request.num_inference_steps, request.spacing, shift=request.shift)
-        init, mask = self.adapter.read(request)
+        init, mask = self.adapter.read(request, [size * self.latent.factor for size in shape])
         original = None if init is None else self._encode(init)
-        if original is not None:
+        if request.init is not None:
             grid = middleware.start_at(grid, request.strength)
         cond, uncond = self._conditioning(request)
         top = grid[0]
-        if request.guidance == "cfg_zero" and self.schedule.path is FLOW and uncond and original is None:
+        if request.guidance == "cfg_zero" and self.schedule.path is FLOW and uncond and request.init is None:
             grid = grid[1:] if len(grid) > 2 else grid  # CFG-Zero*: the state stays in the first step
 
         count, size = int(getattr(request, self.adapter.count)), max(1, BATCH // math.prod(shape))
@@ -179,6 +183,8 @@ class Pipeline:
                 rescale=request.guidance_rescale,
                 interval=(request.guidance_low, request.guidance_high),
             )
+            if self.window:
+                denoise = _windowed(denoise, self.window)
             denoise = torch.inference_mode()(sparing()(denoise))
             steps = drive.Kept(drive.trace(sampler, denoise, steps=steps_each))
             for step in steps:
@@ -191,7 +197,8 @@ class Pipeline:
             decoded = self._decode(steps.value, request.loop)
             if init is not None and mask is not None:
                 decoded = torch.lerp(init.to(decoded), decoded, mask.to(decoded))
-            items += self.adapter.finish(decoded.cpu(), settings[len(items) : len(items) + len(batch)])
+            of = settings[len(items) : len(items) + len(batch)]
+            items += self.adapter.finish(decoded.cpu(), request, of)
         return Result(items, settings, request, self.adapter.plural, time.monotonic() - started)
 
     def _sampler(
@@ -244,13 +251,21 @@ class Pipeline:
     def _preview(self, denoised: Tensor) -> Callable[[], list[Any]]:
         @torch.no_grad()
         def preview() -> list[Any]:
-            return self.adapter.finish(self.latent.preview(denoised).float().cpu())
+            return self.adapter.preview(self.latent.preview(denoised).float().cpu())
 
         return preview
 
     def _settings(self, request: Request, seed: int) -> dict[str, Any]:
         alone = {**request.model_dump(mode="json"), self.adapter.count: 1, "seed": seed}
         return {"suite": suite.__version__, "modality": self.adapter.name, "request": alone}
+
+
+def _windowed(denoise: drive.Denoise, window: int) -> drive.Denoise:
+    """Denoises what is longer in windows that overlap by half and fade into each other, at every step.
+
+    Source: Bar-Tal et al. 2023, arXiv 2302.08113 (MultiDiffusion), equation 5.
+    """
+    return lambda x, sigma: tiled(lambda part: denoise(part, sigma), x, window, window // 2)
 
 
 @sparing()
@@ -290,6 +305,7 @@ def load(
         return Pipeline(
             network, make(**settings["schedule"]), settings["prediction"], text, latent, adapter,
             defaults=settings.get("defaults"), name=str(model), device=where,
+            window=int(settings.get("window", 0)),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
@@ -316,8 +332,13 @@ def latent_of(
         return IdentityLatent(channels)
     folder = storage.find(name, near=near)
     module, told = storage.load(folder, dtype, device)
+    whole = {}
+    if told.get("vocoder"):
+        vocoder, _ = storage.load(storage.find(told["vocoder"], near=folder), dtype, device)
+        module, whole = Codec(module, vocoder), {"tile": None}  # tiles of a waveform may differ in phase
     try:
-        latent = AutoencoderLatent(module, float(told["scaling_factor"]), float(told["shift_factor"]))
+        scale, shift = float(told["scaling_factor"]), float(told["shift_factor"])
+        latent = AutoencoderLatent(module, scale, shift, **whole)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
     if latent.channels != channels:

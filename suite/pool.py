@@ -37,7 +37,7 @@ class Examples(torch.utils.data.Dataset[tuple[Tensor, str]]):
         return self.count - self.start
 
     def __getitem__(self, number: int) -> tuple[Tensor, str]:
-        """The signal (C, *S), float in [-1, 1] or uint8 for its 255 steps, and the caption."""
+        """The signal (C, *S), float in [-1, 1], uint8 or int16 for its steps, and the caption."""
         signal, caption = self.draw(self.start + number)
         return torch.from_numpy(signal), caption
 
@@ -66,7 +66,9 @@ class Pool:
 
 
 def as_float(signal: Tensor) -> Tensor:
-    """A stored signal as float32: uint8 is [-1, 1] in 255 steps."""
+    """A stored signal as float32: uint8 is [-1, 1] in 255 steps, int16 in 65534."""
+    if signal.dtype == torch.int16:
+        return signal.float() / 32767
     return signal.float() / 127.5 - 1 if signal.dtype == torch.uint8 else signal.float()
 
 

@@ -116,7 +116,7 @@ class Request(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> Request:
-        if self.mask is not None and self.init is None:
+        if self.mask is not None and self.mask != "" and self.init is None:
             raise ValueError("mask is given without init; a mask says where to redraw the init file")
         if self.guidance_low >= self.guidance_high:
             raise ValueError(f"guidance_low is {self.guidance_low}; it must be below guidance_high")

@@ -1,6 +1,6 @@
 """Training for every medium: a recipe and captioned examples become a model folder.
 
-A recipe (TOML) says what to train: an autoencoder, or a denoiser on the latents of one. The examples are
+A recipe (TOML) says what to train: an autoencoder, a vocoder, or a denoiser on the latents of one. The examples are
 drawn once into a pool on disk, from which every step draws by its own number; so a run that was killed goes
 on from its last checkpoint to the same weights.
 """
@@ -26,7 +26,7 @@ from suite.adapter import Adapter
 from suite.cli import Parser
 from suite.denoiser import Denoiser
 from suite.latent import IdentityLatent, Latent
-from suite.loss import autoencoder_loss, denoising_loss
+from suite.loss import autoencoder_loss, denoising_loss, spectral_loss
 from suite.pipeline import Pipeline, latent_of
 from suite.pool import Pool, prepare, read_pool
 from suite.schedules import make
@@ -41,10 +41,11 @@ else:
 Recipe = dict[str, Any]
 NEEDS = {  # kind -> what its recipe must have, beside [data] pool, [network] type and the numbers of [train]
     "autoencoder": {"train": ("kl_weight",)},
+    "vocoder": {"train": ("crop",)},
     "diffusion": {"schedule": ("name",), "text": ("name",)},
 }
 NUMBERS = ("steps", "batch", "learning_rate")
-DESCRIBES = ("latent", "text", "schedule", "prediction", "defaults")  # what a recipe hands on to config.json
+DESCRIBES = ("latent", "window", "text", "schedule", "prediction", "defaults")  # what a recipe hands on to config.json
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -136,14 +137,15 @@ def rate(step: int, train: Mapping[str, Any]) -> float:
 
 
 def crops(x: Tensor, size: int, generator: np.random.Generator) -> Tensor:
-    """A random piece of each signal, `size` in each dimension of space, half of them mirrored in the last."""
+    """A random piece of each signal, `size` in each dimension of space; half of the pictures mirrored."""
     if size > min(x.shape[2:]):
         raise ValueError(f"crop is {size}; the examples are {' x '.join(map(str, x.shape[2:]))}")
     pieces = []
     for one in x:
         for dim in range(1, one.dim()):
             one = one.narrow(dim, int(generator.integers(0, one.shape[dim] - size + 1)), size)
-        pieces.append(one.flip(-1) if generator.integers(2) else one)
+        mirrored = one.dim() > 2 and generator.integers(2)  # time runs one way
+        pieces.append(one.flip(-1) if mirrored else one)
     return torch.stack(pieces)
 
 
@@ -167,9 +169,9 @@ def train(
     accelerator = accelerator or Accelerator(mixed_precision=told.get("precision", "no"))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = storage.built(recipe["network"], "the recipe")
+        network: Any = storage.built(recipe["network"], "the recipe")
     if accelerator.device.type == "cpu" and recipe["network"].get("dims", 2) == 2:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     )
@@ -207,8 +209,11 @@ def train(
                         accelerator.device,
                         memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format,
                     )
-                    y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
-                    loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
+                    if recipe["kind"] == "vocoder":
+                        loss = spectral_loss(x, wrapped(network.mel(x)))
+                    else:
+                        y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
+                        loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
                 else:
                     cond = pool.text(rows)
                     if empty is not None and told.get("drop", 0.1):
@@ -345,15 +350,18 @@ def write(
         "kind": recipe["kind"],
         "network": {"type": recipe["network"]["type"], **module.config},
     }
-    if text is None:
-        settings |= finished_autoencoder(module, pool)
+    signals = pool.signal(slice(0, 8)).to(next(module.parameters()).device)
+    if recipe["kind"] == "vocoder":
+        with torch.no_grad():
+            mels = module.mel(signals)
+            items = adapter.preview(torch.cat([mels, module.mel(module(mels))]).cpu())
+    elif text is None:
+        settings |= finished_autoencoder(module, pool) | {k: recipe[k] for k in ("vocoder",) if k in recipe}
         if "encoder" in recipe["train"].get("frozen", ()):  # models that draw in its latents know its scale
             given = storage.config(storage.find(recipe["train"]["init"]))
             settings |= {key: given[key] for key in ("scaling_factor", "shift_factor")}
-        x = pool.signal(slice(0, 8)).to(next(module.parameters()).device)
         with torch.no_grad():
-            signals = torch.cat([x, module.decode(module.encode(x)[0])]).cpu()
-        items = adapter.finish(signals)
+            items = adapter.preview(torch.cat([signals, module.decode(module.encode(signals)[0])]).cpu())
     else:
         settings |= {key: recipe[key] for key in DESCRIBES if key in recipe}
         settings["text"] = {**recipe["text"], "width": text.width}
@@ -367,6 +375,7 @@ def write(
             adapter,
             defaults=recipe.get("defaults"),
             device=device,
+            window=recipe.get("window", 0),
         )
         items = [item for prompt in recipe.get("prompts", []) for item in pipe(prompt, seed=0).items]
     storage.save(out, module, settings, torch.float16)

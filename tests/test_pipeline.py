@@ -194,7 +194,7 @@ def test_a_looping_picture_is_decoded_with_its_edges_joined():
 
 def test_the_previews_of_a_looping_picture_stand_still():
     places = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
-    init = adapter.finish(places)[0]
+    init = adapter.preview(places)[0]
 
     class Sure(torch.nn.Module):  # sees the picture it is shown, and takes it for what is meant
         def forward(self, x, timestep, context, mask):

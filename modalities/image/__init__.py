@@ -62,13 +62,13 @@ class ImageAdapter:
                 raise ValueError(f"{name} is {size}; this model's must be a multiple of {unit} (try {near})")
         return (request.height // factor, request.width // factor)  # type: ignore[attr-defined]
 
-    def read(self, request: Request) -> tuple[Tensor | None, Tensor | None]:
-        """Init (1, 3, H, W) in [-1, 1] and mask (1, 1, H, W) in [0, 1]: their middle, at the asked size."""
+    def read(self, request: Request, size: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
+        """Init (1, 3, H, W) in [-1, 1] and mask (1, 1, H, W) in [0, 1]: their middle, at the size (H, W)."""
         from PIL import Image, ImageOps
 
         from modalities.image.read import on_ground, opened
 
-        size = (request.width, request.height)  # type: ignore[attr-defined]
+        size = (size[1], size[0])
         init = mask = None
         if request.init is not None:
             picture = on_ground(opened("init", request.init), "white")
@@ -78,17 +78,21 @@ class ImageAdapter:
             mask = _tensor(ImageOps.fit(grey, size, Image.Resampling.BILINEAR))
         return init, mask
 
-    def finish(self, decoded: Tensor, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+    def finish(self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
         """(B, 3, H, W) in [-1, 1] to pictures; PIL's own, whose `save` also writes their settings."""
-        from PIL import Image
-
         from modalities.image.save import with_settings
 
-        pixels = decoded.clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1).contiguous()
-        pictures = [Image.fromarray(one.numpy()) for one in pixels]
+        pictures = self.preview(decoded)
         if not settings:
             return pictures
         return [with_settings(picture, told) for picture, told in zip(pictures, settings, strict=True)]
+
+    def preview(self, small: Tensor) -> list[Any]:
+        """(B, 3, H, W) in [-1, 1] to pictures."""
+        from PIL import Image
+
+        pixels = small.clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1).contiguous()
+        return [Image.fromarray(one.numpy()) for one in pixels]
 
     def save(self, item: Image, path: Path, settings: Mapping[str, Any]) -> None:
         """Writes a PNG, JPEG or WebP with its settings."""

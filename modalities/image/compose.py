@@ -4,10 +4,8 @@ A scene is drawn from a random generator alone, so a seed names it. What is held
 by a hash of the names, so training and evaluation agree without sharing a list.
 """
 
-import json
 import random
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,6 +19,7 @@ from PIL import Image, ImageDraw, ImageOps
 from modalities.image.colour import COLOURS, SWATCHES, colour_of, recolour
 from modalities.image.read import on_ground, opened
 from modalities.image.shapes import render
+from modalities.packs import held_out, read_rows
 
 COUNTS = ("one", "two", "three", "four", "five")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -30,7 +29,6 @@ SOURCES = {"fluent3d": 1.0, "fluent-emoji-flat": 0.2, "noto": 0.2, "fxemoji": 0.
            "openclipart": 0.03, "fruits360": 0.03, "sweethome3d": 0.2}
 GROUPS = {"food-drink": 1.0, "animals-nature": 1.0, "objects": 0.8, "travel-places": 0.7, "activities": 0.6,
           "people-body": 0.25, "smileys-emotion": 0.4, "symbols": 0.1, "flags": 0.05}
-ROW = ("file_name", "text")  # what a line of metadata.jsonl must say
 FRUITS = ("apple", "grape", "cherry", "pear", "tomato", "banana", "cantaloupe", "kiwi", "strawberry",
           "pitahaya", "mandarine", "peach", "grapefruit", "avocado", "lemon", "physalis", "plum", "nectarine")
 MISNAMED = {  # pictures of something else beside or in place of what their names say
@@ -78,11 +76,6 @@ class Scene:
     relation: str | None = None
 
 
-def held_out(*names: str, share: float = 0.1) -> bool:
-    """Whether this combination is kept from training: a hash of the names, the same on every machine."""
-    return zlib.crc32(" | ".join(names).encode()) % 1000 < 1000 * share
-
-
 def held_out_object(name: str) -> bool:
     """Whether every picture of this object is kept from training."""
     return held_out("object", name, share=0.03)
@@ -111,23 +104,6 @@ def load(data: Path, objects: Sequence[str] = ()) -> list[Item]:
             path = data / pack / row["file_name"]
             items.append(Item(path, name, STYLES.get(style, style), weight, keywords))
     return items
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a folder's metadata.jsonl; ValueError, naming the line, if one is no picture's."""
-    path, rows = folder / "metadata.jsonl", []
-    try:
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            if line.strip():
-                row = json.loads(line)
-                if not (isinstance(row, dict) and all(isinstance(row.get(k), str) for k in ROW)):
-                    raise ValueError(f"line {number} must be an object with {' and '.join(ROW)}")
-                if not (folder / row["file_name"]).is_file():
-                    raise ValueError(f"line {number} names {row['file_name']!r}; there is no such file")
-                rows.append(row)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as training data: {error}") from None
-    return rows
 
 
 def plain_name(row: dict[str, Any]) -> str:

@@ -6,10 +6,12 @@ from suite.nn.autoencoder import Autoencoder
 from suite.nn.classifier import Classifier
 from suite.nn.transformer import Transformer
 from suite.nn.unet import UNet
+from suite.nn.vocoder import Vocoder
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
     "transformer": Transformer,
     "unet": UNet,
+    "vocoder": Vocoder,
 }

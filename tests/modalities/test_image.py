@@ -37,7 +37,7 @@ def settings(**fields):
 @pytest.fixture
 def noise():
     pixels = torch.rand(1, 3, 96, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return adapter.finish(pixels)[0]
+    return adapter.preview(pixels)[0]
 
 
 @pytest.mark.parametrize("ending", adapter.suffixes)
@@ -57,7 +57,7 @@ def test_lossless_formats_keep_every_pixel(noise, tmp_path, ending):
 
 def test_a_jpeg_is_near_a_smooth_picture(tmp_path):
     ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
-    picture = adapter.finish(ramp)[0]
+    picture = adapter.preview(ramp)[0]
     save(picture, tmp_path / "a.jpg", settings())
     with Image.open(tmp_path / "a.jpg") as back:
         difference = np.asarray(back.convert("RGB"), int) - np.asarray(picture, int)
@@ -85,7 +85,7 @@ def test_another_program_reads_the_settings(noise, tmp_path, ending):
 
 
 def test_a_picture_saves_itself_with_its_settings(tmp_path):
-    (picture,) = adapter.finish(torch.zeros(1, 3, 64, 64), [settings()])
+    (picture,) = adapter.finish(torch.zeros(1, 3, 64, 64), ImageRequest(prompt="x"), [settings()])
     picture.save(tmp_path / "a.png")
     picture.save(tmp_path / "plain.png", format="PNG")
     assert restore(tmp_path / "a.png")["seed"] == 2**32 - 1
@@ -120,15 +120,15 @@ def test_an_unknown_ending_is_refused_and_nothing_written(noise, tmp_path):
 
 
 def test_pixels_pass_through_tensors_unchanged(noise):
-    init, _ = adapter.read(ImageRequest(prompt="x", init=noise, width=64, height=96))
+    init, _ = adapter.read(ImageRequest(prompt="x", init=noise, width=64, height=96), (96, 64))
     assert init.shape == (1, 3, 96, 64) and init.min() >= -1 and init.max() <= 1
-    assert np.array_equal(np.asarray(adapter.finish(init)[0]), np.asarray(noise))
+    assert np.array_equal(np.asarray(adapter.preview(init)[0]), np.asarray(noise))
 
 
 def test_a_transparent_init_lies_on_white_and_a_mask_is_as_bright_as_it_says():
     clear = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
     init, mask = adapter.read(
-        ImageRequest(prompt="x", init=clear, mask=Image.new("L", (9, 9), 255), width=64, height=64)
+        ImageRequest(prompt="x", init=clear, mask=Image.new("L", (9, 9), 255), width=64, height=64), (64, 64)
     )
     assert torch.equal(init, torch.ones(1, 3, 64, 64)) and torch.equal(mask, torch.ones(1, 1, 64, 64))
 
@@ -136,7 +136,7 @@ def test_a_transparent_init_lies_on_white_and_a_mask_is_as_bright_as_it_says():
 def test_another_shape_is_cropped_around_the_middle():
     wide = Image.new("RGB", (192, 64), "red")
     wide.paste("blue", (64, 0, 128, 64))
-    init, _ = adapter.read(ImageRequest(prompt="x", init=wide, width=64, height=64))
+    init, _ = adapter.read(ImageRequest(prompt="x", init=wide, width=64, height=64), (64, 64))
     assert torch.equal(init[0, :, 32, 32], torch.tensor([-1.0, -1.0, 1.0]))
 
 
@@ -159,7 +159,8 @@ def test_deep_grey_keeps_its_tones(tmp_path, ending, pixels):
     path = tmp_path / f"a{ending}"
     Image.fromarray(pixels).save(path)
     for source in (str(path), Image.open(path)):
-        init, mask = adapter.read(ImageRequest(prompt="x", init=source, mask=source, width=64, height=64))
+        asked = ImageRequest(prompt="x", init=source, mask=source, width=64, height=64)
+        init, mask = adapter.read(asked, (64, 64))
         assert np.allclose(init[0].mean(0) / 2 + 0.5, GREY, atol=0.006)
         assert np.allclose(mask[0, 0], GREY, atol=0.006)
 
@@ -167,7 +168,7 @@ def test_deep_grey_keeps_its_tones(tmp_path, ending, pixels):
 def test_a_mask_is_black_where_it_is_transparent():
     mask = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     mask.paste((255, 255, 255, 255), (0, 0, 32, 64))
-    _, read = adapter.read(ImageRequest(prompt="x", init=mask, mask=mask, width=64, height=64))
+    _, read = adapter.read(ImageRequest(prompt="x", init=mask, mask=mask, width=64, height=64), (64, 64))
     assert read[..., :32].eq(1).all() and read[..., 32:].eq(0).all()
 
 
@@ -189,7 +190,7 @@ def test_what_a_decoder_gives_up_on_is_refused(tmp_path, monkeypatch):
     copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it.copy(),
 ])  # fmt: skip
 def test_a_copy_of_a_picture_saves_its_settings_too(again, tmp_path):
-    (picture,) = adapter.finish(torch.zeros(1, 3, 64, 64), [settings()])
+    (picture,) = adapter.finish(torch.zeros(1, 3, 64, 64), ImageRequest(prompt="x"), [settings()])
     again(picture).save(tmp_path / "a.png")
     assert ImageRequest(**restore(tmp_path / "a.png")) == ImageRequest(**FIELDS)
     assert again(picture).tobytes() == picture.tobytes()
@@ -215,5 +216,5 @@ def test_a_sheet_has_every_picture_in_its_place_and_is_written_whole_or_not(tmp_
 
 
 def test_values_beyond_the_range_are_clipped_not_wrapped():
-    (picture,) = adapter.finish(torch.tensor([1.5, -1.5, 0.0]).view(1, 3, 1, 1))
+    (picture,) = adapter.preview(torch.tensor([1.5, -1.5, 0.0]).view(1, 3, 1, 1))
     assert picture.getpixel((0, 0)) == (255, 0, 128)

@@ -1,0 +1,141 @@
+"""From a waveform to its log-mel spectrogram and back: a network predicts each frame's complex spectrum.
+
+Shapes: B batch, N samples, L frames of `hop` samples, M mel bands, F frequencies.
+
+Source: Siuzdak 2023, arXiv 2306.00814 (Vocos): ConvNeXt blocks at the rate of the frames, then the inverse
+STFT; the mel scale is O'Shaughnessy's, as HTK has it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FLOOR, CENTRE, SPAN = 1e-2, 0.45, 5.05  # of mel magnitudes; a full-scale sine's logarithm is near 5.5
+
+
+def filterbank(mels: int, n_fft: int, sample_rate: int) -> Tensor:
+    """(F, M) triangles, evenly spaced on the mel scale from 0 to half the sample rate, each 1 at its top."""
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, mels + 2) / 2595) - 1)
+    frequencies = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+class Block(nn.Module):
+    """A wide convolution over time of each channel, then a perceptron at each frame (ConvNeXt)."""
+
+    def __init__(self, width: int) -> None:
+        """Takes the number of channels."""
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.body = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, L) to the same."""
+        h: Tensor = self.scale * self.body(self.norm(self.mix(x).transpose(1, 2)))
+        return x + h.transpose(1, 2)
+
+
+class Vocoder(nn.Module):
+    """Analysis, fixed, and synthesis, learned; frames are centred on their `hop` samples."""
+
+    window: Tensor
+    bank: Tensor
+    spread: Tensor
+
+    def __init__(self, mels: int = 100, width: int = 256, blocks: int = 8, n_fft: int = 1024, hop: int = 256,
+                 sample_rate: int = 24000) -> None:
+        """Builds it.
+
+        Args:
+            mels: M, bands of the spectrogram.
+            width: channels of the network.
+            blocks: how many.
+            n_fft: samples of a frame's window.
+            hop: samples from one frame to the next; divides n_fft evenly, as n_fft - hop divides by two.
+            sample_rate: Hz.
+        """
+        super().__init__()
+        self.config: dict[str, Any] = {"mels": mels, "width": width, "blocks": blocks, "n_fft": n_fft,
+                                       "hop": hop, "sample_rate": sample_rate}
+        self.n_fft, self.hop, self.sample_rate = n_fft, hop, sample_rate
+        bank = filterbank(mels, n_fft, sample_rate)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("bank", bank, persistent=False)
+        spread = bank / bank.sum(0).clamp(min=1e-3) / bank.sum(1, keepdim=True).clamp(min=1e-3)
+        self.register_buffer("spread", spread, persistent=False)
+        self.enter = nn.Conv1d(mels, width, 7, padding=3)
+        self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*[Block(width) for _ in range(blocks)])
+        self.leave = nn.Linear(width, n_fft + 2)
+
+    def spectrum(self, wave: Tensor) -> Tensor:
+        """(B, 1, N) to the magnitudes of its frames, (B, F, L); N a multiple of `hop`."""
+        sides = (self.n_fft - self.hop) // 2
+        padded = F.pad(wave, (sides, sides))[:, 0].float()
+        return torch.stft(padded, self.n_fft, self.hop, window=self.window.float(), center=False,
+                          return_complex=True).abs()
+
+    def mel(self, wave: Tensor) -> Tensor:
+        """(B, 1, N) in [-1, 1] to (B, M, N / hop): logarithm of the mel magnitudes, silence at -1."""
+        mel = self.bank.float().T @ self.spectrum(wave)
+        return ((mel.clamp(min=FLOOR).log() - CENTRE) / SPAN).to(wave.dtype)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, M, L) as `mel` gives it to (B, 1, L * hop)."""
+        h = self.norm_in(self.enter(mel).transpose(1, 2)).transpose(1, 2)
+        h = self.leave(self.norm_out(self.blocks(h).transpose(1, 2))).transpose(1, 2).float()
+        loud = (mel.float() * SPAN + CENTRE).exp()
+        first = (self.spread.float() @ loud).clamp(min=1e-4).log()  # each band's sum spread over its bins
+        log_magnitude, phase = h.chunk(2, dim=1)
+        magnitude = (first + log_magnitude).clamp(max=7).exp()
+        return self.synthesis(torch.polar(magnitude, phase)).to(mel.dtype)
+
+    def synthesis(self, frames: Tensor) -> Tensor:
+        """Overlaps and adds complex frames (B, F, L) to (B, 1, L * hop), the nearest waveform to them.
+
+        Source: Griffin and Lim 1984, IEEE Transactions on Acoustics 32(2), equation 6.
+        """
+        length = (frames.shape[-1] - 1) * self.hop + self.n_fft
+        window = self.window.float()
+        pieces = torch.fft.irfft(frames, self.n_fft, dim=1) * window[:, None]
+        weights = window.square()[None, :, None].expand(1, -1, frames.shape[-1])
+        added, weight = (F.fold(x, (1, length), (1, self.n_fft), stride=(1, self.hop))[:, :, 0]
+                         for x in (pieces, weights))
+        sides = (self.n_fft - self.hop) // 2
+        return (added / weight.clamp(min=1e-8))[..., sides : length - sides]
+
+
+class Codec(nn.Module):
+    """An autoencoder of spectrograms with a vocoder around it: what it codes is the waveform."""
+
+    def __init__(self, autoencoder: Any, vocoder: Vocoder) -> None:
+        """Takes the two, trained."""
+        super().__init__()
+        self.autoencoder, self.vocoder = autoencoder, vocoder
+        self.factor: int = autoencoder.factor * vocoder.hop
+        self.latent_channels: int = autoencoder.latent_channels
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, N) to mean and log variance, each (B, latent_channels, N / factor)."""
+        encoded: tuple[Tensor, Tensor] = self.autoencoder.encode(self.vocoder.mel(x))
+        return encoded
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, latent_channels, L) to (B, 1, L * factor)."""
+        wave: Tensor = self.vocoder(self.autoencoder.decode(z))
+        return wave
+
+    def preview(self, z: Tensor) -> Tensor:
+        """(B, latent_channels, L) to a spectrogram (B, M, L), one column a latent."""
+        small: Tensor = self.autoencoder.preview(z)
+        return small
