@@ -54,7 +54,9 @@ class Adapter(Protocol):
         A medium whose latents are larger than what is asked for keeps the rest, without an init file, too.
         """
 
-    def finish(self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+    def finish(
+        self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Any]:
         """(B, C, *S) in [-1, 1] to B items a user can show and save; `settings` go with them."""
 
     def preview(self, small: Tensor) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What training minimises: an autoencoder's and a vocoder's reconstruction, a denoiser's error at its level."""
+"""What training minimises: the error of an autoencoder, of a vocoder, and of a denoiser at random levels."""
 
 from __future__ import annotations
 
@@ -76,6 +76,21 @@ def spectral_loss(x: Tensor, y: Tensor, sizes: tuple[int, ...] = (2048, 1024, 51
         real, made = (magnitude.clamp(min=1e-2).log() for magnitude in (real, made))
         total = total + far.mean() + (real - made).abs().mean()
     return total / len(sizes)
+
+
+def vocoder_loss(x: Tensor, y: Tensor, wanted: Tensor, magnitude: Tensor) -> Tensor:
+    """How far a vocoder's waveform is from the true one, and its magnitudes from the true ones.
+
+    Args:
+        x: (B, 1, N), the true one.
+        y: (B, 1, N), the vocoder's.
+        wanted: (B, F, L), magnitudes of x.
+        magnitude: (B, F, L), what y was made of.
+
+    Returns: a scalar.
+    """
+    wanted, magnitude = (each.clamp(min=1e-2).log() for each in (wanted, magnitude))
+    return spectral_loss(x, y) + (wanted - magnitude).abs().mean()
 
 
 def draw_levels(

@@ -332,13 +332,13 @@ def latent_of(
         return IdentityLatent(channels)
     folder = storage.find(name, near=near)
     module, told = storage.load(folder, dtype, device)
-    whole = {}
+    tile: int | None = 64
     if told.get("vocoder"):
         vocoder, _ = storage.load(storage.find(told["vocoder"], near=folder), dtype, device)
-        module, whole = Codec(module, vocoder), {"tile": None}  # tiles of a waveform may differ in phase
+        module, tile = Codec(module, vocoder), None  # tiles of a waveform may differ in phase
     try:
         scale, shift = float(told["scaling_factor"]), float(told["shift_factor"])
-        latent = AutoencoderLatent(module, scale, shift, **whole)
+        latent = AutoencoderLatent(module, scale, shift, tile=tile)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
     if latent.channels != channels:

@@ -1,8 +1,8 @@
 """Training for every medium: a recipe and captioned examples become a model folder.
 
-A recipe (TOML) says what to train: an autoencoder, a vocoder, or a denoiser on the latents of one. The examples are
-drawn once into a pool on disk, from which every step draws by its own number; so a run that was killed goes
-on from its last checkpoint to the same weights.
+A recipe (TOML) says what to train: an autoencoder, a vocoder, or a denoiser on the latents of one. The
+examples are drawn once into a pool on disk, from which every step draws by its own number; so a run that was
+killed goes on from its last checkpoint to the same weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from suite.adapter import Adapter
 from suite.cli import Parser
 from suite.denoiser import Denoiser
 from suite.latent import IdentityLatent, Latent
-from suite.loss import autoencoder_loss, denoising_loss, spectral_loss
+from suite.loss import autoencoder_loss, denoising_loss, vocoder_loss
 from suite.pipeline import Pipeline, latent_of
 from suite.pool import Pool, prepare, read_pool
 from suite.schedules import make
@@ -45,7 +45,7 @@ NEEDS = {  # kind -> what its recipe must have, beside [data] pool, [network] ty
     "diffusion": {"schedule": ("name",), "text": ("name",)},
 }
 NUMBERS = ("steps", "batch", "learning_rate")
-DESCRIBES = ("latent", "window", "text", "schedule", "prediction", "defaults")  # what a recipe hands on to config.json
+DESCRIBES = ("latent", "vocoder", "window", "text", "schedule", "prediction", "defaults")  # for config.json
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -210,7 +210,8 @@ def train(
                         memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format,
                     )
                     if recipe["kind"] == "vocoder":
-                        loss = spectral_loss(x, wrapped(network.mel(x)))
+                        y, magnitude = wrapped(network.mel(x))
+                        loss = vocoder_loss(x, y, network.analysis(x).abs(), magnitude)
                     else:
                         y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
                         loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
@@ -349,21 +350,21 @@ def write(
         "modality": recipe["modality"],
         "kind": recipe["kind"],
         "network": {"type": recipe["network"]["type"], **module.config},
+        **{key: recipe[key] for key in DESCRIBES if key in recipe},
     }
     signals = pool.signal(slice(0, 8)).to(next(module.parameters()).device)
     if recipe["kind"] == "vocoder":
         with torch.no_grad():
             mels = module.mel(signals)
-            items = adapter.preview(torch.cat([mels, module.mel(module(mels))]).cpu())
+            items = adapter.preview(torch.cat([mels, module.mel(module.decode(mels))]).cpu())
     elif text is None:
-        settings |= finished_autoencoder(module, pool) | {k: recipe[k] for k in ("vocoder",) if k in recipe}
+        settings |= finished_autoencoder(module, pool)
         if "encoder" in recipe["train"].get("frozen", ()):  # models that draw in its latents know its scale
             given = storage.config(storage.find(recipe["train"]["init"]))
             settings |= {key: given[key] for key in ("scaling_factor", "shift_factor")}
         with torch.no_grad():
             items = adapter.preview(torch.cat([signals, module.decode(module.encode(signals)[0])]).cpu())
     else:
-        settings |= {key: recipe[key] for key in DESCRIBES if key in recipe}
         settings["text"] = {**recipe["text"], "width": text.width}
         device = next(module.parameters()).device
         pipe = Pipeline(

@@ -1,4 +1,7 @@
-"""From a waveform to its log-mel spectrogram and back: a network predicts each frame's complex spectrum.
+"""From a waveform to its log-mel spectrogram and back.
+
+A network predicts each frame's spectrum; some turns of Griffin and Lim's then make the phases of neighbouring
+frames agree, in training as well, so that the network learns phases from which they do.
 
 Shapes: B batch, N samples, L frames of `hop` samples, M mel bands, F frequencies.
 
@@ -9,6 +12,7 @@ STFT; the mel scale is O'Shaughnessy's, as HTK has it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +30,35 @@ def filterbank(mels: int, n_fft: int, sample_rate: int) -> Tensor:
     rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
     return torch.minimum(rising, falling).clamp(min=0)
+
+
+TURNS = 8  # of Griffin and Lim's after the network; in training fewer
+
+
+def griffin_lim(magnitude: Tensor, analysis: Callable[[Tensor], Tensor],
+                synthesis: Callable[[Tensor], Tensor], iterations: int = 32, momentum: float = 0.99,
+                phase: Tensor | None = None) -> Tensor:
+    """A waveform whose spectrogram is near to these magnitudes, by turns of analysis and synthesis.
+
+    Args:
+        magnitude: (B, F, L).
+        analysis: a waveform to its complex frames.
+        synthesis: the inverse.
+        iterations: of the turns.
+        momentum: 0 is Griffin and Lim's own method, towards 1 is faster.
+        phase: (B, F, L) in radians to start from; 0 if None.
+
+    Returns: what `synthesis` gives.
+
+    Source: Griffin and Lim 1984; with momentum, Perraudin et al. 2013 (WASPAA), algorithm 2.
+    """
+    ones, before = torch.ones_like(magnitude), torch.zeros_like(magnitude)
+    angles = torch.polar(ones, before if phase is None else phase)
+    for _ in range(iterations):
+        rebuilt = analysis(synthesis(magnitude * angles))
+        angles = rebuilt - momentum / (1 + momentum) * before
+        angles, before = angles / (angles.abs() + 1e-8), rebuilt
+    return synthesis(magnitude * angles)
 
 
 class Block(nn.Module):
@@ -48,10 +81,6 @@ class Block(nn.Module):
 class Vocoder(nn.Module):
     """Analysis, fixed, and synthesis, learned; frames are centred on their `hop` samples."""
 
-    window: Tensor
-    bank: Tensor
-    spread: Tensor
-
     def __init__(self, mels: int = 100, width: int = 256, blocks: int = 8, n_fft: int = 1024, hop: int = 256,
                  sample_rate: int = 24000) -> None:
         """Builds it.
@@ -68,37 +97,49 @@ class Vocoder(nn.Module):
         self.config: dict[str, Any] = {"mels": mels, "width": width, "blocks": blocks, "n_fft": n_fft,
                                        "hop": hop, "sample_rate": sample_rate}
         self.n_fft, self.hop, self.sample_rate = n_fft, hop, sample_rate
-        bank = filterbank(mels, n_fft, sample_rate)
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        self.register_buffer("bank", bank, persistent=False)
-        spread = bank / bank.sum(0).clamp(min=1e-3) / bank.sum(1, keepdim=True).clamp(min=1e-3)
-        self.register_buffer("spread", spread, persistent=False)
         self.enter = nn.Conv1d(mels, width, 7, padding=3)
         self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
         self.blocks = nn.Sequential(*[Block(width) for _ in range(blocks)])
         self.leave = nn.Linear(width, n_fft + 2)
 
-    def spectrum(self, wave: Tensor) -> Tensor:
-        """(B, 1, N) to the magnitudes of its frames, (B, F, L); N a multiple of `hop`."""
+    def bank(self, like: Tensor) -> Tensor:
+        """(F, M) float32, whatever precision the network has."""
+        return filterbank(self.config["mels"], self.n_fft, self.sample_rate).to(like.device)
+
+    def analysis(self, wave: Tensor) -> Tensor:
+        """(B, 1, N) to its complex frames, (B, F, L); N a multiple of `hop`."""
         sides = (self.n_fft - self.hop) // 2
         padded = F.pad(wave, (sides, sides))[:, 0].float()
-        return torch.stft(padded, self.n_fft, self.hop, window=self.window.float(), center=False,
-                          return_complex=True).abs()
+        window = torch.hann_window(self.n_fft, device=wave.device)
+        return torch.stft(padded, self.n_fft, self.hop, window=window, center=False, return_complex=True)
 
     def mel(self, wave: Tensor) -> Tensor:
         """(B, 1, N) in [-1, 1] to (B, M, N / hop): logarithm of the mel magnitudes, silence at -1."""
-        mel = self.bank.float().T @ self.spectrum(wave)
+        mel = self.bank(wave).T @ self.analysis(wave).abs()
         return ((mel.clamp(min=FLOOR).log() - CENTRE) / SPAN).to(wave.dtype)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """(B, M, L) as `mel` gives it to (B, 1, L * hop)."""
+    def forward(self, mel: Tensor, iterations: int = 2) -> tuple[Tensor, Tensor]:
+        """(B, M, L) as `mel` gives it to (B, 1, L * hop) and the magnitudes (B, F, L) it was made of."""
         h = self.norm_in(self.enter(mel).transpose(1, 2)).transpose(1, 2)
         h = self.leave(self.norm_out(self.blocks(h).transpose(1, 2))).transpose(1, 2).float()
+        loud, bank = (mel.float() * SPAN + CENTRE).exp(), self.bank(mel)
+        spread = bank / bank.sum(0).clamp(min=1e-3) / bank.sum(1, keepdim=True).clamp(min=1e-3)
+        first = (spread @ loud).clamp(min=1e-4).log()  # each band's sum, even over its bins
+        more, phase = h.chunk(2, dim=1)
+        magnitude = (first + more).clamp(max=7).exp()
+        wave = griffin_lim(magnitude, self.analysis, self.synthesis, iterations, phase=phase)
+        return wave.to(mel.dtype), magnitude
+
+    def decode(self, mel: Tensor) -> Tensor:
+        """(B, M, L) as `mel` gives it to (B, 1, L * hop)."""
+        wave: Tensor = self(mel, TURNS)[0]
+        return wave
+
+    def griffin_lim(self, mel: Tensor, iterations: int = 32) -> Tensor:
+        """(B, M, L) to (B, 1, L * hop) without the network, the reference it has to beat."""
         loud = (mel.float() * SPAN + CENTRE).exp()
-        first = (self.spread.float() @ loud).clamp(min=1e-4).log()  # each band's sum spread over its bins
-        log_magnitude, phase = h.chunk(2, dim=1)
-        magnitude = (first + log_magnitude).clamp(max=7).exp()
-        return self.synthesis(torch.polar(magnitude, phase)).to(mel.dtype)
+        magnitude = (torch.linalg.pinv(self.bank(mel).T) @ loud).clamp(min=0)
+        return griffin_lim(magnitude, self.analysis, self.synthesis, iterations)
 
     def synthesis(self, frames: Tensor) -> Tensor:
         """Overlaps and adds complex frames (B, F, L) to (B, 1, L * hop), the nearest waveform to them.
@@ -106,7 +147,7 @@ class Vocoder(nn.Module):
         Source: Griffin and Lim 1984, IEEE Transactions on Acoustics 32(2), equation 6.
         """
         length = (frames.shape[-1] - 1) * self.hop + self.n_fft
-        window = self.window.float()
+        window = torch.hann_window(self.n_fft, device=frames.device)
         pieces = torch.fft.irfft(frames, self.n_fft, dim=1) * window[:, None]
         weights = window.square()[None, :, None].expand(1, -1, frames.shape[-1])
         added, weight = (F.fold(x, (1, length), (1, self.n_fft), stride=(1, self.hop))[:, :, 0]
@@ -118,7 +159,7 @@ class Vocoder(nn.Module):
 class Codec(nn.Module):
     """An autoencoder of spectrograms with a vocoder around it: what it codes is the waveform."""
 
-    def __init__(self, autoencoder: Any, vocoder: Vocoder) -> None:
+    def __init__(self, autoencoder: Any, vocoder: Any) -> None:
         """Takes the two, trained."""
         super().__init__()
         self.autoencoder, self.vocoder = autoencoder, vocoder
@@ -132,7 +173,7 @@ class Codec(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, latent_channels, L) to (B, 1, L * factor)."""
-        wave: Tensor = self.vocoder(self.autoencoder.decode(z))
+        wave: Tensor = self.vocoder.decode(self.autoencoder.decode(z))
         return wave
 
     def preview(self, z: Tensor) -> Tensor:
