@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 import tempfile
+from importlib import import_module
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from suite import storage
 from suite.cli import Parser
 
 if TYPE_CHECKING:
     import gradio as gr
 
+TABS = ("image", "audio")  # modules beside this one
 CSS = """
 .gradio-container { max-width: 1400px !important; margin: 0 auto; }
 h1 { margin: 0; }
@@ -28,6 +31,9 @@ h1 { margin: 0; }
   .show { position: static; }
 }
 .show { --tall: min(600px, 110vw); }
+.desk.audio .show { --tall: min(340px, 66vw); }
+.player, .source { --neutral-400: var(--neutral-500); }
+.dark :is(.player, .source) { --neutral-400: var(--neutral-300); }
 .gallery { height: var(--tall) !important; }
 .live:not(:has(img)) { display: none !important; }
 .show:has(.live img) .gallery { display: none !important; }
@@ -44,36 +50,46 @@ h1 { margin: 0; }
 .status progress::-webkit-progress-value { background: var(--primary-600); }
 .status progress::-moz-progress-bar { background: var(--primary-600); }
 .min_value, .max_value { color: var(--block-info-text-color) !important; }
-.gallery button, .editor button, .restore button { min-width: 24px; min-height: 24px; }
+:is(.gallery, .editor, .restore, .player, .source) button { min-width: 24px; min-height: 24px; }
 """
 
-# Ctrl+Enter draws; the blur first lets the field being edited tell its value.
+# Ctrl+Enter starts a run in the tab in sight; the blur first lets the field being edited tell its value.
 HEAD = """<script>
 document.addEventListener("keydown", event => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   event.preventDefault();
   document.activeElement?.blur();
-  setTimeout(() => [...document.querySelectorAll("button.draw:not([disabled])")]
+  setTimeout(() => [...document.querySelectorAll("button.go:not([disabled])")]
     .find(button => button.offsetParent)?.click(), 80);
 }, true);
 </script>"""
 
 
-def build(model: str = "") -> gr.Blocks:
+def build(*models: str) -> gr.Blocks:
     """The page.
 
     Args:
-        model: name or folder of the model to open with; the shipped one if empty.
+        models: names or folders of models to open with, one a medium; the shipped one where none is named.
     """
     import gradio as gr
 
-    from demos import image
-
+    told = {medium(model): model for model in models}
     with gr.Blocks(title="Diffusion suite", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown("# Diffusion suite")
-        with gr.Tabs(), gr.Tab("Image", id="image"):
-            image.tab(model)
+        with gr.Tabs(selected=next(iter(told), TABS[0])):
+            for name in TABS:
+                with gr.Tab(name.capitalize(), id=name):
+                    import_module(f"demos.{name}").tab(told.get(name, ""))
     return page.queue()
+
+
+def medium(model: str) -> str:
+    """The tab that a model is for: the first if it does not say, as published ones, or is not there."""
+    try:
+        said = storage.config(storage.find(model)).get("modality")
+    except storage.ModelError:
+        said = None
+    return said if said in TABS else TABS[0]
 
 
 def looks() -> dict[str, Any]:
@@ -96,7 +112,8 @@ def looks() -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """Runs the app until Ctrl+C; returns the exit code."""
     parser = Parser(prog="suite app", description="Opens the app in the browser.")
-    parser.add_argument("--model", default="", help="name or folder of the model to open with")
+    told = "name or folder of a model to open its tab with; once a medium"
+    parser.add_argument("--model", action="append", default=[], help=told)
     parser.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default 127.0.0.1)"
     )
@@ -113,7 +130,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes then, too
     with tempfile.TemporaryDirectory(prefix="suite-app-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of this run alone
-        page = build(told.model)
+        page = build(*told.model)
         try:
             _, local, public = page.launch(
                 server_name=told.host, server_port=told.port, share=told.share, prevent_thread_lock=True,

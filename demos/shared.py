@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from PIL import Image
 from pydantic import ValidationError
 
+from modalities.image.sheet import tiled
 from suite import storage
 from suite.adapter import Adapter
 from suite.request import Control, controls, explain
@@ -26,19 +30,35 @@ if TYPE_CHECKING:
 
 GATE = 0.125  # seconds between previews; a browser drops the picture it loads when the next one comes
 POSITIONS = 200  # a slider with more is no help
+PREVIEW = 256  # pixels
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the page speaks of a medium.
+
+    Attributes:
+        make: what is done, "draw".
+        made: what it is then, "drawn".
+        thing: what it is done to, "picture".
+    """
+
+    make: str
+    made: str
+    thing: str
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What a run has to show: a status line, and perhaps pictures of it.
+    """What a run has to show: a status line, and perhaps pictures or results.
 
     Attributes:
         status: one sentence.
         done: share of the work, 0 to 1; None while that is unknown or when it is over.
-        preview: of the items at work.
-        items: drawn, or as far as they got; empty until the end.
+        preview: pictures of the items at work.
+        items: finished, or as far as they got; empty until the end.
         settings: of each item, if it was finished.
-        refused: the status says why nothing was drawn.
+        refused: the status says why nothing was made.
     """
 
     status: str
@@ -80,14 +100,14 @@ def defaults(adapter: Adapter, model: str) -> dict[str, Any]:
     return {**known, **{name: told[name] for name in told if name in known}, "model": model}
 
 
-def widget(control: Control, value: Any, **more: Any) -> gr.components.Component:
+def widget(control: Control, value: Any, words: Words, **more: Any) -> gr.components.Component:
     """The Gradio component for a field of the request; `more` goes to its constructor."""
+    help = re.sub(r"\bdraw\b", words.make, control.help)
     label = re.sub("^num_", "number of ", control.alias or control.name).replace("_", " ").capitalize()
     told: dict[str, Any] = {
         "value": value,
         "label": f"{label} ({control.unit})" if control.unit else label,
-        "info": control.help if control.help.rstrip(".").lower() != label.lower() else None,
-        "elem_id": f"field-{control.name}",
+        "info": help if help.rstrip(".").lower() != label.lower() else None,
         **more,
     }
     if control.kind == "bool":
@@ -98,20 +118,23 @@ def widget(control: Control, value: Any, **more: Any) -> gr.components.Component
         return gr.Textbox(**told)
     low, high, step = control.low, control.high, control.step or 0.01
     if value is None:  # a gr.Number would open with 0
-        return gr.Textbox(placeholder="chosen by itself", **told)
+        return gr.Textbox(**{"placeholder": "chosen by itself", **told})
     if low is None or high is None or (high - low) / step > POSITIONS:
         return gr.Number(step=step, **told)  # without bounds: the request judges, in its own words
     told = {"min_width": 200, "precision": 0 if control.kind == "int" else 4, **told}
     return gr.Slider(low, high, step=step, **told)
 
 
-def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generator[Moment, None, None]:
-    """Draws, telling what to show on the way; whatever goes wrong becomes a sentence.
+def run(
+    adapter: Adapter, fields: Mapping[str, Any], stopped: Event, words: Words
+) -> Generator[Moment, None, None]:
+    """Makes what is asked for, telling what to show on the way; whatever goes wrong becomes a sentence.
 
     Args:
         adapter: the medium.
         fields: of its request.
         stopped: looked at after every step.
+        words: of the medium.
     """
     try:
         request = adapter.request(**fields)
@@ -135,18 +158,18 @@ def run(adapter: Adapter, fields: Mapping[str, Any], stopped: Event) -> Generato
                     yield Moment(f"{at}, {seconds}", progress.step / progress.steps, progress.preview())
                     shown = time.monotonic()
         result = run.value
-        yield Moment(f"drawn in {result.seconds:.1f} s", items=result.items, settings=result.settings)
+        yield Moment(f"{words.made} in {result.seconds:.1f} s", items=result.items, settings=result.settings)
     except ValidationError as error:
         yield Moment(explain(error, adapter.request.model_fields), refused=True)
     except (ValueError, FloatingPointError, MemoryError, OSError, ImportError) as error:
         yield Moment(str(error), refused=True)
     except Exception as error:  # the app goes on living
-        logging.getLogger(__name__).exception("drawing failed")
-        yield Moment(f"drawing failed: {error}", refused=True)
+        logging.getLogger(__name__).exception("the run failed")
+        yield Moment(f"the run failed: {error}", refused=True)
 
 
 def restored(adapter: Adapter, path: str) -> dict[str, Any]:
-    """The fields a saved file carries, judged by the request; `init` and `mask` name files not at hand.
+    """The fields a saved file carries, judged by the request; files they name are not at hand.
 
     Args:
         adapter: the medium.
@@ -154,13 +177,27 @@ def restored(adapter: Adapter, path: str) -> dict[str, Any]:
     Raises: ValueError, in one sentence.
     """
     try:
-        held = adapter.restore(Path(path))
-        fields = adapter.request(**{**held, "init": None, "mask": None}).model_dump()
+        return adapter.request(**adapter.restore(Path(path))).model_dump()
     except ValidationError as error:
         raise ValueError(f"the settings in this file cannot be used: {explain(error)}") from None
     except ValueError as error:
-        raise ValueError(str(error).replace(path, Path(path).name)) from None
-    return {**fields, "init": held.get("init"), "mask": held.get("mask")}
+        raise ValueError(by_name(error, path)) from None
+
+
+def by_name(error: Exception, path: str) -> str:
+    """What an error says of a file, which the user knows by its name alone."""
+    return str(error).replace(path, Path(path).name)
+
+
+def preview(pictures: Sequence[Image.Image], what: str) -> str:
+    """Pictures side by side in one JPEG of at most PREVIEW pixels, inside an HTML element."""
+    sheet = tiled(pictures)
+    scale = PREVIEW / max(sheet.size)
+    sheet = sheet.resize([max(1, round(side * scale)) for side in sheet.size], Image.Resampling.BICUBIC)
+    held = BytesIO()
+    sheet.save(held, "JPEG", quality=80)
+    data = base64.b64encode(held.getvalue()).decode()
+    return f'<img alt="Preview: {escape(what)}" src="data:image/jpeg;base64,{data}">'
 
 
 def status(sentence: str, done: float | None = None, *, refused: bool = False) -> str:

@@ -44,6 +44,7 @@ NEEDS = {  # kind -> what its recipe must have, beside [data] pool, [network] ty
     "vocoder": {"train": ("crop",)},
     "diffusion": {"schedule": ("name",), "text": ("name",)},
 }
+FITTED = 2000  # examples by which a network is fitted in closed form before it is trained
 NUMBERS = ("steps", "batch", "learning_rate")
 DESCRIBES = ("latent", "vocoder", "window", "text", "schedule", "prediction", "defaults")  # for config.json
 
@@ -178,6 +179,8 @@ def train(
     if told.get("init"):
         given = storage.find(told["init"])
         storage.fill(network, storage.weights(given), given)
+    if hasattr(network, "fit"):
+        network.fit(pool.signal(slice(0, FITTED)))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(told.get("frozen", ()))))
     wrapped, optimiser = accelerator.prepare(network, optimiser)

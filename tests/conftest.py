@@ -55,17 +55,43 @@ def write_models(root, text, width):
     first = {"kind": "autoencoder", "network": AUTOENCODER, "scaling_factor": 1.0, "shift_factor": 0.0}
     second = {"kind": "diffusion", "network": unet, "schedule": {"name": "flow"}, "prediction": "flow"}
     second |= {"latent": "image-vae", "text": {"name": text, "width": width}, "defaults": DEFAULTS}
-    for name, seed, settings in (("image-vae", 1, first), ("image", 2, second)):
+    return written(root, "image", {"image-vae": first, "image": second})
+
+
+def write_audio_models(root, text, width):
+    """A diffusion model `audio`, its autoencoder of spectrograms and its vocoder: 1024 samples a latent."""
+    vae = {**AUTOENCODER, "channels": 100, "dims": 1, "patch": 2}
+    first = {"kind": "vocoder", "network": {"type": "vocoder", "width": 8, "blocks": 1}}
+    second = {"kind": "autoencoder", "network": vae, "vocoder": "audio-vocoder"}
+    second |= {"scaling_factor": 1.0, "shift_factor": 0.0}
+    third = {"kind": "diffusion", "network": {**UNET, "dims": 1, "context_width": width}, "window": 120}
+    third |= {"schedule": {"name": "flow"}, "prediction": "flow", "latent": "audio-vae"}
+    third |= {"text": {"name": text, "width": width}}
+    third |= {"defaults": {"num_inference_steps": 3, "guidance_scale": 3.0}}
+    return written(root, "audio", {"audio-vocoder": first, "audio-vae": second, "audio": third})
+
+
+def written(root, medium, models):
+    """The folder of the last of some models of random weights."""
+    for seed, (name, settings) in enumerate(models.items(), start=1):
         options = {key: value for key, value in settings["network"].items() if key != "type"}
         network = randomised(NETWORKS[settings["network"]["type"]](**options), seed)
-        storage.save(root / name, network, {"modality": "image", **settings})
-    return root / "image"
+        if name == "audio-vae":
+            network.decoder[-1].weight.data *= 0.2  # or there would be deafening spectrograms
+        storage.save(root / name, network, {"modality": medium, **settings})
+    return root / medium
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """The folder of a tiny image model that reads `Words`."""
     return write_models(tmp_path_factory.mktemp("models"), "words", Words.width)
+
+
+@pytest.fixture(scope="session")
+def tiny_audio_model(tmp_path_factory):
+    """The folder of a tiny audio model that reads `Words`."""
+    return write_audio_models(tmp_path_factory.mktemp("models"), "words", Words.width)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class AudioRequest(Request):
     """What may be asked of a sound."""
 
     seconds: float | None = Field(
-        None, ge=0.5, le=60, description="Length; if not given, that of the init file, or 5 seconds.",
+        None, ge=0.5, le=60, description="Length; if not given, that of the init file, or 5.",
         json_schema_extra={"unit": "s", "step": 0.1},
     )  # fmt: skip
     channels: int = Field(1, ge=1, le=2, description="1 is mono; 2 is stereo whose mean is the mono sound.")
@@ -41,8 +41,9 @@ class AudioRequest(Request):
     mask: str = Field("", max_length=1000, description="Seconds of the init file to redraw: 1-2.5, or 4-.")
     normalize: bool = Field(True, description="Bring the sound to `loudness` below `ceiling`.")
     loudness: float = Field(
-        -18.0, ge=-40, le=-8, description="Integrated loudness.", json_schema_extra={"unit": "LUFS", "step": 0.5}
-    )
+        -18.0, ge=-40, le=-8, description="Integrated loudness.",
+        json_schema_extra={"unit": "LUFS", "step": 0.5},
+    )  # fmt: skip
     ceiling: float = Field(
         -1.0, ge=-9, le=0, description="Highest true peak.", json_schema_extra={"unit": "dBTP", "step": 0.1}
     )
@@ -100,7 +101,9 @@ class AudioAdapter:
         soft = torch.nn.functional.avg_pool1d(1 - draw[None, None], 2 * FADE + 1, 1, FADE)
         return wave[None, None], (1 - 2 * soft).clamp(min=0)  # the ramps lie in what is drawn
 
-    def finish(self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+    def finish(
+        self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Any]:
         """(B, 1, N) in [-1, 1] to sounds of the length, the channels and the loudness that were asked for."""
         import numpy as np
 

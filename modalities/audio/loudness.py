@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 from scipy.ndimage import minimum_filter1d
 
-BLOCK = 0.4  # seconds that loudness is measured over; a shorter sound is followed by silence
-NEAR, TURNS = 0.02, 12  # dB from the target that will do, and how often to try
-MARGIN = 0.1  # dB below the ceiling, for meters that see between samples otherwise than ours
-REACH = 12.0  # dB that the limiter takes off a peak at most
-AHEAD, RELEASE = 0.003, 120.0  # its attack in seconds, its release in dB a second
+Wave: TypeAlias = NDArray[Any]
+
+BLOCK = 0.4  # seconds that loudness is measured over; a shorter sound is measured with silence after it
+NEAR, TRIES = 0.02, 12  # dB from the target that will do, and how often to try
+MARGIN = 0.1  # dB kept below the ceiling, for meters that see between samples otherwise than ours
+REACH = 15.0  # dB that the limiter takes off a peak at most; more makes noise of crackles
+AHEAD, RELEASE = 0.002, 240.0  # its attack in seconds, its release in dB a second
 SHARP = 12  # samples on each side that tell what the waveform does between two samples
-SIDE, BAND, WIDTH = 0.006, 2.0, 0.5  # of `widened`: reach in seconds, ERBs a band, size of the difference
+SIDE, BAND, WIDTH = 0.006, 4.0, 0.6  # of `widened`: reach in seconds, ERBs a band, size of what differs
 
 
-def loudness(samples: NDArray[np.float32], rate: int) -> float:
+def loudness(samples: Wave, rate: int) -> float:
     """Integrated loudness.
 
     Args:
@@ -40,126 +44,146 @@ def loudness(samples: NDArray[np.float32], rate: int) -> float:
     return float(Meter(rate).integrated_loudness(wave.T))
 
 
-def true_peak(samples: NDArray[np.float32], rate: int) -> float:
+def true_peak(samples: Wave, rate: int) -> float:
     """The highest peak of the waveform that runs through the samples.
 
     Args:
         samples: (C, N).
-        rate: Hz; raised to four times, or eight below 48 kHz.
+        rate: Hz; it is raised to four times, or to eight below 48 kHz.
     Returns: dBTP; -inf for silence.
     """
-    with np.errstate(divide="ignore"):
-        return float(20 * np.log10(_peaks(samples, rate, False).max()))
+    return float(_decibels(_peaks(samples, rate).max()))
 
 
-def normalized(
-    samples: NDArray[np.float32], rate: int, target: float, ceiling: float, loop: bool = False
-) -> NDArray[np.float32]:
-    """Brings a sound to a loudness and under a true peak: by gain, and by a limiter where that is not enough.
+def normalized(samples: Wave, rate: int, target: float, ceiling: float, loop: bool = False) -> Wave:
+    """Brings a sound to a loudness and under a true peak: by gain, and by a limiter where gain is not enough.
 
-    The limiter takes REACH dB off the highest peak at most. A sound that wants more (a click and nothing else) stays
-    below the target, as loud as that makes it.
+    The limiter takes REACH dB off the highest peak at most. A sound that wants more (a click and nothing else)
+    stays below the target, as loud as that makes it.
 
     Args:
         samples: (C, N).
         rate: Hz.
         target: LUFS.
         ceiling: dBTP, at most 0.
-        loop: the end goes on at the beginning, and so does the gain.
-    Returns: (C, N); silence as it is.
+        loop: the end goes on at the beginning, and so does the limiter's gain.
+    Returns: (C, N) float32; silence as it is.
     """
     peaks = _peaks(samples, rate, loop)
     if not (top := peaks.max()):
         return samples.copy()
     base, peaks = samples / top, peaks / top
     most = ceiling - MARGIN + REACH
-    gain = min(most, target - loudness(base, rate))
-    tried: list[tuple[float, float]] = []  # of each try its gain and the loudness still missing, in dB
-    for _ in range(TURNS):
+    gain, pace, last = min(most, target - _agreed(base, rate)), 1.0, None
+    best = (math.inf, base)
+    for _ in range(TRIES):
         made = _limited(base, peaks, rate, gain, ceiling - MARGIN, loop)
-        tried.append((gain, target - loudness(made, rate)))
-        missing = tried[-1][1]
-        if abs(missing) < NEAR or (missing > 0 and gain == most):
+        missing = target - _agreed(made, rate)
+        best = min(best, (abs(missing), made), key=itemgetter(0))
+        if best[0] < NEAR or (missing > 0 and gain == most):
             break
-        ...
-        gain = min(most, gain + missing)
-    return made
+        if last and last[1] != missing:
+            pace = min(4.0, max(0.5, (gain - last[0]) / (last[1] - missing)))
+        last, gain = (gain, missing), min(most, gain + pace * missing)
+    return best[1]
 
 
-def limited(samples: NDArray[np.float32], rate: int, ceiling: float) -> NDArray[np.float32]:
-    """Takes off what is above a true peak, and leaves the rest.
+def limited(samples: Wave, rate: int, ceiling: float) -> Wave:
+    """Takes off what is above a true peak and leaves the rest.
 
     Args:
         samples: (C, N).
         rate: Hz.
         ceiling: dBTP, at most 0.
-    Returns: (C, N).
+    Returns: (C, N) float32.
     """
-    return _limited(samples, _peaks(samples, rate, False), rate, 0, ceiling, False)
+    return _limited(samples, _peaks(samples, rate), rate, 0, ceiling)
 
 
-def _limited(samples, peaks, rate, gain, ceiling, loop):
-    """Samples with gain in dB, and under the ceiling by a gain that all channels share.
+def widened(mono: Wave, rate: int, loop: bool = False) -> Wave:
+    """Stereo whose mean is the mono sound, and whose channels are equally loud at every frequency.
 
-    The gain falls AHEAD of a peak and rises after it at RELEASE: at each sample it is a mean of values that are all
-    low enough for it.
-    """
-    with np.errstate(divide="ignore"):
-        room = ceiling - gain - 20 * np.log10(peaks)
-    if room.min() >= 0:
-        return (samples * 10 ** (gain / 20)).astype(np.float32)
-    ahead = max(1, round(AHEAD * rate))
-    around = ahead + (round(REACH / RELEASE * rate) if loop else 0)
-    need = np.pad(np.minimum(room, 0), around + ahead, "wrap" if loop else "edge")
-    slope = RELEASE / rate * np.arange(len(need))
-    held = np.minimum.accumulate(minimum_filter1d(need, 2 * ahead + 1) - slope) + slope
-    hann = signal.windows.hann(2 * ahead + 3)[1:-1]
-    curve = np.convolve(held, hann / hann.sum(), "same")[around + ahead :][: len(peaks)]
-    return (samples * 10 ** ((gain + curve) / 20)).astype(np.float32)
-
-
-def _peaks(samples, rate, loop):
-    """(N,) the waveform's highest absolute value in any channel, within half a sample of each."""
-    times = 4 if rate >= 48_000 else 8
-    found = np.abs(samples).max(0)
-    for channel in samples.astype(np.float32):
-        wave = np.pad(channel, SHARP, "wrap" if loop else "constant")
-        between = signal.upfirdn(_interpolation(times), wave, times)[2 * SHARP * times - times // 2 :]
-        np.maximum(found, np.abs(between[: len(found) * times]).reshape(-1, times).max(1), out=found)
-    return found
-
-
-@lru_cache
-def _interpolation(times):
-    return (signal.firwin(2 * SHARP * times + 1, 1 / times, window=("kaiser", 5.0)) * times).astype(np.float32)
-
-
-def widened(mono, rate, loop=False):
-    """Stereo of mono: left and right are equally loud at every frequency, and their mean is the mono sound.
-
-    They differ by a filter whose response is imaginary, and of either sign in turn from one band of hearing to the
-    next: it delays the one channel here, the other there.
+    What differs is filtered by an imaginary response, its sign in turn one and the other from band to band: here
+    the left channel comes first, there the right. Where it changes sign, and below 100 Hz or so, both are one.
 
     Args:
         mono: (N,).
         rate: Hz.
         loop: the end goes on at the beginning.
-    Returns: (2, N).
+    Returns: (2, N) float32; what differs begins up to SIDE before what makes it and ends as much after.
     """
-    taps = _difference(rate)
-    reach = len(taps) // 2
-    padded = np.pad(mono.astype(np.float64), reach, "wrap" if loop else "constant")
-    side = signal.oaconvolve(padded, taps, "valid")
+    reach = round(SIDE * rate)
+    padded = np.pad(mono, reach, "wrap" if loop else "constant")
+    side = signal.oaconvolve(padded, _side(rate), "valid")
     return np.stack([mono + side, mono - side]).astype(np.float32)
 
 
+def _agreed(samples: Wave, rate: int) -> float:
+    """Loudness between those of meters that count an unfinished last block and of meters that do not."""
+    tenths = rate // 10
+    whole = max(samples.shape[1] // tenths, 4) * tenths
+    found = loudness(samples, rate)
+    return found if 2 * (samples.shape[1] - whole) < tenths else (found + loudness(samples[:, :whole], rate)) / 2
+
+
+def _limited(samples: Wave, peaks: Wave, rate: int, gain: float, ceiling: float, loop: bool = False) -> Wave:
+    """Samples with gain, under the ceiling by a further gain that all channels share.
+
+    That one begins to fall AHEAD of a peak and rises after it at RELEASE; at each sample it is a mean of values
+    that are all low enough for it.
+
+    Args:
+        samples: (C, N).
+        peaks: (N,), as `_peaks` finds them.
+        rate: Hz.
+        gain: dB.
+        ceiling: dBTP.
+        loop: whether the end goes on at the beginning.
+    """
+    room = ceiling - gain - _decibels(peaks)
+    if room.min() < 0:
+        ahead = max(1, round(AHEAD * rate))
+        around = 2 * ahead + (round(REACH / RELEASE * rate) if loop else 0)
+        need = np.pad(np.minimum(room, 0), around, "wrap" if loop else "edge")
+        rising = RELEASE / rate * np.arange(len(need))
+        held = np.minimum.accumulate(minimum_filter1d(need, 2 * ahead + 1) - rising) + rising
+        bell = signal.windows.hann(2 * ahead + 3)[1:-1]
+        gain = gain + np.convolve(held, bell / bell.sum(), "same")[around : around + len(room)]
+    return (samples * 10 ** (gain / 20)).astype(np.float32)
+
+
+def _peaks(samples: Wave, rate: int, loop: bool = False) -> Wave:
+    """(N,) the waveform's highest absolute value in any channel, within half a sample of each sample."""
+    times = 4 if rate >= 48_000 else 8
+    found = np.abs(samples).max(0)
+    for channel in samples.astype(np.float32):
+        padded = np.pad(channel, SHARP, "wrap" if loop else "constant")
+        between = signal.upfirdn(_interpolation(times), padded, times)[2 * SHARP * times - times // 2 :]
+        np.maximum(found, np.abs(between[: found.size * times]).reshape(-1, times).max(1), out=found)
+    return found
+
+
+def _decibels(amplitude: Wave) -> Wave:
+    with np.errstate(divide="ignore"):
+        return 20 * np.log10(amplitude.astype(np.float64))
+
+
 @lru_cache
-def _difference(rate):
-    """Taps of `widened`'s filter: odd in time, bands of BAND ERBs (Glasberg and Moore 1990)."""
+def _interpolation(times: int) -> Wave:
+    taps = signal.firwin(2 * SHARP * times + 1, 1 / times, window=("kaiser", 5.0))
+    return (taps * times).astype(np.float32)
+
+
+@lru_cache
+def _side(rate: int) -> Wave:
+    """The filter of what differs in `widened`: odd in time, so imaginary in frequency.
+
+    Source of the scale of ERBs: Glasberg and Moore 1990, Hearing Research 47, equation 4.
+    """
     reach = round(SIDE * rate)
     size = 1 << (8 * reach).bit_length()
     erbs = 21.4 * np.log10(1 + 0.00437 * np.arange(size // 2 + 1) * rate / size)
-    wanted = 1j * WIDTH * np.tanh(3 * np.sin(np.pi * erbs / BAND))
-    wanted[[0, -1]] = 0
-    taps = np.fft.fftshift(np.fft.irfft(wanted))[size // 2 - reach : size // 2 + reach + 1]
+    response = 1j * WIDTH * np.tanh(3 * np.sin(np.pi * erbs / BAND))
+    response[[0, -1]] = 0
+    taps = np.roll(np.fft.irfft(response), size // 2)[size // 2 - reach : size // 2 + reach + 1]
     return taps * signal.windows.hann(2 * reach + 3)[1:-1]

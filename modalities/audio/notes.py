@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-RATE = 24000  # Hz
+from modalities.audio import RATE
+
 FONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
 BLOCK = 64  # samples; the synthesizer hears of events between its blocks only
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -31,6 +32,7 @@ class Instrument:
     sustains: bool
     chords: bool = False
     verb: str = "play"  # a choir sings
+    slow: bool = False  # whether two notes a second run into one another
 
     @property
     def keys(self) -> tuple[int, ...]:
@@ -50,7 +52,7 @@ class Drum:
 
 @dataclass(frozen=True)
 class Event:
-    """A note: its start and how long it is held, in seconds, key, velocity, and program; None is the drums."""
+    """A note: its start, how long it is held (seconds), key, velocity, and program; None is the drums."""
 
     start: float
     seconds: float
@@ -59,7 +61,8 @@ class Event:
     program: int | None
 
 
-UNTUNED: frozenset[tuple[str, int]] = frozenset()  # (instrument, key) that the sound font plays off pitch
+# (instrument, key) that the sound font plays more than 20 cents off pitch
+UNTUNED = {("violin", 78), ("violin", 79), ("violin", 80), ("recorder", 73)}
 
 INSTRUMENTS = {instrument.name: instrument for instrument in (
     Instrument("piano", 0, 48, 84, False, True),
@@ -67,17 +70,17 @@ INSTRUMENTS = {instrument.name: instrument for instrument in (
     Instrument("vibraphone", 11, 53, 84, False, True),
     Instrument("marimba", 12, 48, 84, False, True),
     Instrument("xylophone", 13, 65, 84, False, True),
-    Instrument("organ", 19, 48, 84, True, True),
+    Instrument("organ", 20, 48, 84, True, True),
     Instrument("accordion", 21, 53, 84, True, True),
     Instrument("harmonica", 22, 60, 84, True, True),
     Instrument("guitar", 24, 48, 79, False, True),
     Instrument("electric guitar", 29, 48, 79, True, True),
     Instrument("bass guitar", 33, 48, 60, False),
-    Instrument("violin", 40, 55, 84, True),
-    Instrument("cello", 42, 48, 72, True),
+    Instrument("violin", 40, 55, 84, True, slow=True),
+    Instrument("cello", 42, 48, 72, True, slow=True),
     Instrument("harp", 46, 48, 84, False, True),
-    Instrument("string orchestra", 48, 48, 84, True, True),
-    Instrument("choir", 52, 48, 79, True, True, "sing"),
+    Instrument("string orchestra", 48, 48, 84, True, True, slow=True),
+    Instrument("choir", 53, 48, 79, True, True, "sing", True),
     Instrument("trumpet", 56, 55, 82, True),
     Instrument("trombone", 57, 48, 70, True),
     Instrument("french horn", 60, 48, 74, True),
@@ -185,7 +188,7 @@ def loaded() -> tuple[Any, int]:
         import fluidsynth
     except ImportError as error:
         raise ImportError(
-            f"playing notes needs FluidSynth ({error}): pip install 'diffusion-suite[audio-train]' and, on "
+            f"playing notes needs FluidSynth ({error}): pip install 'diffusion-suite[soundfont]' and, on "
             "Debian, apt install libfluidsynth3 fluid-soundfont-gm") from None
     path = os.environ.get("SOUNDFONT", FONT)
     if not Path(path).is_file():

@@ -78,7 +78,9 @@ class ImageAdapter:
             mask = _tensor(ImageOps.fit(grey, size, Image.Resampling.BILINEAR))
         return init, mask
 
-    def finish(self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+    def finish(
+        self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Any]:
         """(B, 3, H, W) in [-1, 1] to pictures; PIL's own, whose `save` also writes their settings."""
         from modalities.image.save import with_settings
 

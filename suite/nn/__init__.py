@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from suite.nn.autoencoder import Autoencoder
+from suite.nn.autoencoder import Autoencoder, Principal
 from suite.nn.classifier import Classifier
 from suite.nn.transformer import Transformer
 from suite.nn.unet import UNet
@@ -11,6 +11,7 @@ from suite.nn.vocoder import Vocoder
 NETWORKS: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "principal": Principal,
     "transformer": Transformer,
     "unet": UNet,
     "vocoder": Vocoder,

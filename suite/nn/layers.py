@@ -86,3 +86,23 @@ class Attention(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
         gathered: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return gathered
+
+
+class FrameBlock(nn.Module):
+    """A wide convolution over time of each channel, then a perceptron at each frame.
+
+    Source: Liu et al. 2022, arXiv 2201.03545 (ConvNeXt), in one dimension.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Takes the number of channels."""
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.body = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, L) to the same."""
+        h: Tensor = self.scale * self.body(self.norm(self.mix(x).transpose(1, 2)))
+        return x + h.transpose(1, 2)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suite.nn.layers import FrameBlock
+
 FLOOR, CENTRE, SPAN = 1e-2, 0.45, 5.05  # of mel magnitudes; a full-scale sine's logarithm is near 5.5
 
 
@@ -30,6 +32,17 @@ def filterbank(mels: int, n_fft: int, sample_rate: int) -> Tensor:
     rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
     return torch.minimum(rising, falling).clamp(min=0)
+
+
+def agreeing(magnitude: Tensor, mel: Tensor, bank: Tensor, turns: int) -> Tensor:
+    """The magnitudes (B, F, L), changed little by little until their mel bands are near to `mel` (B, M, L).
+
+    Source: Lee and Seung 2001, Algorithms for Non-negative Matrix Factorization, equation 5, one factor fixed.
+    """
+    back = bank / bank.sum(1, keepdim=True).clamp(min=1e-3)
+    for _ in range(turns):
+        magnitude = magnitude * (back @ (mel / (bank.T @ magnitude).clamp(min=1e-4)))
+    return magnitude
 
 
 TURNS = 8  # of Griffin and Lim's after the network; in training fewer
@@ -61,23 +74,6 @@ def griffin_lim(magnitude: Tensor, analysis: Callable[[Tensor], Tensor],
     return synthesis(magnitude * angles)
 
 
-class Block(nn.Module):
-    """A wide convolution over time of each channel, then a perceptron at each frame (ConvNeXt)."""
-
-    def __init__(self, width: int) -> None:
-        """Takes the number of channels."""
-        super().__init__()
-        self.mix = nn.Conv1d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.body = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, L) to the same."""
-        h: Tensor = self.scale * self.body(self.norm(self.mix(x).transpose(1, 2)))
-        return x + h.transpose(1, 2)
-
-
 class Vocoder(nn.Module):
     """Analysis, fixed, and synthesis, learned; frames are centred on their `hop` samples."""
 
@@ -99,7 +95,7 @@ class Vocoder(nn.Module):
         self.n_fft, self.hop, self.sample_rate = n_fft, hop, sample_rate
         self.enter = nn.Conv1d(mels, width, 7, padding=3)
         self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.blocks = nn.Sequential(*[Block(width) for _ in range(blocks)])
+        self.blocks = nn.Sequential(*[FrameBlock(width) for _ in range(blocks)])
         self.leave = nn.Linear(width, n_fft + 2)
 
     def bank(self, like: Tensor) -> Tensor:
@@ -122,11 +118,10 @@ class Vocoder(nn.Module):
         """(B, M, L) as `mel` gives it to (B, 1, L * hop) and the magnitudes (B, F, L) it was made of."""
         h = self.norm_in(self.enter(mel).transpose(1, 2)).transpose(1, 2)
         h = self.leave(self.norm_out(self.blocks(h).transpose(1, 2))).transpose(1, 2).float()
-        loud, bank = (mel.float() * SPAN + CENTRE).exp(), self.bank(mel)
-        spread = bank / bank.sum(0).clamp(min=1e-3) / bank.sum(1, keepdim=True).clamp(min=1e-3)
-        first = (spread @ loud).clamp(min=1e-4).log()  # each band's sum, even over its bins
         more, phase = h.chunk(2, dim=1)
-        magnitude = (first + more).clamp(max=7).exp()
+        loud, bank = (mel.float() * SPAN + CENTRE).exp(), self.bank(mel)
+        magnitude = agreeing(bank / bank.sum(0).clamp(min=1e-3) @ loud, loud, bank, 12)
+        magnitude = agreeing(magnitude * more.clamp(-8, 4).exp(), loud, bank, 1)
         wave = griffin_lim(magnitude, self.analysis, self.synthesis, iterations, phase=phase)
         return wave.to(mel.dtype), magnitude
 

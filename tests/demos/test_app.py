@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shutil
+from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 
@@ -12,11 +13,11 @@ import pytest
 from PIL import Image
 
 from demos import app, image, shared
+from demos.desk import Made
 from modalities.image import ImageRequest, adapter, restore
 from suite import cli
 from suite.request import controls
-
-SESSION = SimpleNamespace(session_hash="a")
+from tests.desks import SESSION, ask, desk_of, made, make, outputs
 
 
 @pytest.fixture
@@ -27,45 +28,34 @@ def fields(tiny_model, words):
 
 
 @pytest.fixture
-def page(fields, tmp_path, monkeypatch):
-    """The page's handlers and components by name."""
+def desk(fields, tmp_path, monkeypatch):
+    """The Image tab."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    blocks = app.build(fields["model"])
-    handlers = {held.fn.__name__: held.fn for held in blocks.fns.values() if held.fn}
-    parts = {part.elem_id: part for part in blocks.blocks.values() if getattr(part, "elem_id", None)}
-    kinds = {type(part): part for part in blocks.blocks.values()}
-    states = [part for part in blocks.blocks.values() if isinstance(part, gr.State)]
-    return SimpleNamespace(**handlers, parts=parts, kinds=kinds, states=states, blocks=blocks)
-
-
-def ask(page, **changed):
-    """What the page would send."""
-    told = {part: part.value for part in page.parts.values()}
-    told |= {page.kinds[gr.ImageEditor]: None, page.states[0]: []}
-    return told | {page.parts[f"field-{name}"]: value for name, value in changed.items()}
+    return desk_of(image.tab, fields["model"])
 
 
 def run(fields, stopped=None, **changed):
-    return list(shared.run(adapter, {**fields, **changed}, stopped or Event()))
+    return list(shared.run(adapter, {**fields, **changed}, stopped or Event(), image.WORDS))
 
 
-def test_every_field_of_the_request_is_a_widget_with_its_bounds_and_the_model_s_defaults(page):
+def test_every_field_of_the_request_is_a_widget_with_its_bounds_and_the_model_s_defaults(desk):
     known = controls(ImageRequest)
-    assert {f"field-{name}" for name in known} - set(page.parts) == {"field-init", "field-mask"}
+    assert set(known) - set(desk.fields) == {"init", "mask"}
     for name, control in known.items():
-        part = page.parts.get(f"field-{name}")
+        part = desk.fields.get(name)
         if isinstance(part, gr.Slider):
             assert (part.minimum, part.maximum, part.step) == (control.low, control.high, control.step)
         if control.kind == "choice":
             assert [value for _, value in part.choices] == list(control.choices)
-    assert page.parts["field-num_inference_steps"].value == 3 and page.parts["field-width"].value == 64
+    assert desk.fields["num_inference_steps"].value == 3 and desk.fields["width"].value == 64
 
 
-def test_building_the_page_loads_no_model_and_names_no_other_address(page):
+def test_building_the_page_loads_no_model_and_names_no_other_address(fields):
+    page = app.build(fields["model"])
     assert shared.pipeline.cache_info().currsize == 0
     assert "//" not in app.CSS + app.HEAD.replace("//<", "")
     theme = app.looks()["theme"]
-    assert not theme._stylesheets and page.blocks.analytics_enabled is False
+    assert not theme._stylesheets and page.analytics_enabled is False
 
 
 def test_a_run_shows_previews_then_pictures_with_their_settings(fields, monkeypatch):
@@ -86,7 +76,7 @@ def test_previews_are_gated_by_time(fields, monkeypatch):
 
 def test_a_stopped_run_yields_what_it_has(fields):
     stopped, moments = Event(), []
-    for moment in shared.run(adapter, {**fields, "num_inference_steps": 50}, stopped):
+    for moment in shared.run(adapter, {**fields, "num_inference_steps": 50}, stopped, image.WORDS):
         moments.append(moment)
         if moment.preview:
             stopped.set()
@@ -113,7 +103,7 @@ def test_what_a_user_can_mend_is_said_in_one_sentence(fields, changed, sentence)
 
 @pytest.mark.parametrize(
     "error, sentence",
-    [(RuntimeError("CUDA out of memory"), "not enough memory"), (KeyError("odd"), "drawing failed: 'odd'")],
+    [(RuntimeError("CUDA out of memory"), "not enough memory"), (KeyError("odd"), "the run failed: 'odd'")],
 )
 def test_the_app_lives_on_after_any_exception(fields, monkeypatch, error, sentence):
     def broken(self, x, sigma, cond):
@@ -126,15 +116,24 @@ def test_the_app_lives_on_after_any_exception(fields, monkeypatch, error, senten
     assert run(fields)[-1].items
 
 
-def test_a_drawing_goes_to_the_gallery_as_a_file_that_restores_it(page, fields):
-    *_, last = page.drawing(ask(page, prompt="a red apple!", seed=7), SESSION)
-    (path, caption), gallery = last[page.states[0]][0], last[page.kinds[gr.Gallery]]
-    assert path.endswith("a-red-apple-7.png") and caption == "a red apple!, seed 7"
-    assert restore(path)["seed"] == 7 and gallery.value[0]["image"]["path"] == path
-    told = page.restore(path)
-    assert told[page.parts["field-prompt"]] == "a red apple!" and told[page.parts["field-seed"]] == 7
-    assert page.reuse_seed([(path, caption)], 0)[page.parts["field-seed"]] == 7
-    assert page.take([(path, caption)], 0) == path
+def test_a_drawing_goes_to_the_gallery_as_a_file_that_restores_it(desk):
+    last = make(desk, prompt="a red apple!", seed=7)
+    (picture,), gallery = last[desk.history], last[desk.gallery]
+    assert picture.file.name == "a-red-apple-7.png" and picture.caption == "a red apple!, seed 7"
+    assert restore(picture.file)["seed"] == 7 and gallery.value[0]["image"]["path"] == str(picture.file)
+    assert last[desk.shown] == picture
+    told = desk.restore(str(picture.file))
+    assert told[desk.fields["prompt"]] == "a red apple!" and told[desk.fields["seed"]] == 7
+    assert desk.reuse_seed(picture)[desk.fields["seed"]] == 7
+    assert desk.taken(picture) == str(picture.file)
+
+
+def test_the_latest_pictures_stand_first_and_one_of_them_is_shown(desk):
+    first = made(desk, prompt="a cup")
+    told = {**ask(desk, prompt="a hat"), desk.history: first}
+    *_, last = desk.making(told, SESSION)
+    assert [picture.caption for picture in last[desk.history]] == ["a hat, seed 0", "a cup, seed 0"]
+    assert desk.select(last[desk.history], SimpleNamespace(index=1)) == first[0]
 
 
 def status(told):
@@ -150,12 +149,11 @@ def edited(painted=False, colour="red"):
     return {"background": Image.new("RGBA", (64, 64), colour), "layers": [layer]}
 
 
-def test_settings_of_a_text_to_image_picture_clear_the_editor_lest_it_be_redrawn(page):
-    *_, last = page.drawing(ask(page, prompt="x"), SESSION)
-    restored = page.restore(last[page.states[0]][0][0])
-    assert not any(restored[page.kinds[gr.ImageEditor]].values())  # no ground, no layer
+def test_settings_of_a_text_to_image_picture_clear_the_editor_lest_it_be_redrawn(desk):
+    restored = desk.restore(str(made(desk)[0].file))
+    assert not any(restored[desk.start].values())  # no ground, no layer
     assert "settings restored; press Draw for the same picture" in status(restored)
-    assert page.kinds[gr.ImageEditor] in outputs(page, page.restore)
+    assert desk.start in outputs(desk, desk.restore)
 
 
 @pytest.mark.parametrize(
@@ -165,99 +163,92 @@ def test_settings_of_a_text_to_image_picture_clear_the_editor_lest_it_be_redrawn
         (True, "drop the picture it started from as well and paint the part again; press Draw<"),
     ],
 )
-def test_settings_of_a_redrawn_picture_ask_for_what_no_file_can_carry(page, painted, sentence):
-    told = ask(page, prompt="x")
-    told[page.kinds[gr.ImageEditor]] = edited(painted)
-    *_, last = page.drawing(told, SESSION)
-    restored = page.restore(last[page.states[0]][0][0])
-    assert sentence in status(restored) and page.kinds[gr.ImageEditor] not in restored
+def test_settings_of_a_redrawn_picture_ask_for_what_no_file_can_carry(desk, painted, sentence):
+    restored = desk.restore(str(made(desk, edited(painted))[0].file))
+    assert sentence in status(restored) and desk.start not in restored
 
 
-def test_settings_of_another_model_say_that_it_is_not_at_hand(page, fields, tmp_path):
+def test_settings_of_another_model_say_that_it_is_not_at_hand(desk, fields, tmp_path):
     picture = run(fields)[-1]
     told = picture.settings[0]
     told["request"]["model"] = "grand <b>"
     adapter.save(picture.items[0], tmp_path / "a.png", told)
-    restored = page.restore(str(tmp_path / "a.png"))
-    assert page.parts["field-model"] not in restored
+    restored = desk.restore(str(tmp_path / "a.png"))
+    assert desk.fields["model"] not in restored
     assert "its model &#x27;grand &lt;b&gt;&#x27; is not in the list, so Draw" in status(restored)
 
 
-def test_another_model_brings_its_own_defaults_to_the_controls_they_belong_to(page, fields, tmp_path):
+def test_another_model_brings_its_own_defaults_to_the_controls_they_belong_to(desk, fields, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(fields["model"], other)
     config = json.loads((other / "config.json").read_text())
     config["defaults"] = {"width": 96, "height": 128, "num_inference_steps": 7, "guidance_scale": 2.5}
     (other / "config.json").write_text(json.dumps(config))
     known, wanted = controls(ImageRequest), {**config["defaults"], "model": str(other)}
-    told = page.adopt(str(other))
-    assert set(told) <= outputs(page, page.adopt)
+    told = desk.adopt(str(other))
+    assert set(told) <= outputs(desk, desk.adopt)
     for name in set(known) - {"prompt", "negative_prompt", "seed", "init", "mask"}:
-        assert told.pop(page.parts[f"field-{name}"]) == wanted.get(name, known[name].default)
+        assert told.pop(desk.fields[name]) == wanted.get(name, known[name].default)
     assert not told
 
 
-def outputs(page, handler):
-    """The components that a handler may change."""
-    return {part for held in page.blocks.fns.values() if held.fn is handler for part in held.outputs}
-
-
-def test_a_mask_painted_where_no_picture_is_loaded_is_drawn_on_white_with_a_warning(page):
-    told = ask(page, prompt="x")
-    told[page.kinds[gr.ImageEditor]] = edited(painted=True, colour="white")  # the editor's own canvas
+def test_a_mask_painted_where_no_picture_is_loaded_is_drawn_on_white_with_a_warning(desk):
+    canvas = edited(painted=True, colour="white")  # the editor's own
     with pytest.warns(UserWarning, match="no picture is loaded below the painting"):
-        *_, last = page.drawing(told, SESSION)
-    drawn = Image.open(last[page.states[0]][0][0])
+        drawn = Image.open(made(desk, canvas)[0].file)
     assert drawn.getpixel((0, 0)) == (255, 255, 255) != drawn.getpixel((32, 32))
 
 
-def test_the_command_line_asks_for_the_picture_in_memory_that_settings_started_from(page, tmp_path, capsys):
-    told = ask(page, prompt="x")
-    told[page.kinds[gr.ImageEditor]] = edited()
-    *_, last = page.drawing(told, SESSION)
-    again = ["image", "--from", last[page.states[0]][0][0], "-o", str(tmp_path / "b.png")]
+def test_the_command_line_asks_for_the_picture_in_memory_that_settings_started_from(desk, tmp_path, capsys):
+    again = ["image", "--from", str(made(desk, edited())[0].file), "-o", str(tmp_path / "b.png")]
     assert cli.main(again) == 2
     assert capsys.readouterr().err == (
         "suite: init was a picture in memory, which settings cannot carry; give it with --init FILE\n"
     )
 
 
-def test_a_number_left_to_the_sampler_is_an_empty_box_not_zero(page):
-    assert page.parts["field-eta"].value is None and not isinstance(page.parts["field-eta"], gr.Number)
+def test_a_number_left_to_the_sampler_is_an_empty_box_not_zero(desk):
+    assert desk.fields["eta"].value is None and not isinstance(desk.fields["eta"], gr.Number)
     for typed, wanted in (("", None), (None, None), ("0.5", 0.5)):
-        *_, last = page.drawing(ask(page, prompt="x", sampler="ancestral", eta=typed), SESSION)
-        assert restore(last[page.states[0]][0][0])["eta"] == wanted
+        assert restore(made(desk, sampler="ancestral", eta=typed)[0].file)["eta"] == wanted
 
 
-def test_a_refused_drawing_leaves_the_pictures_alone(page):
+def test_a_refused_drawing_leaves_the_pictures_alone(desk):
     with pytest.warns(UserWarning, match="it must say what to draw"):
-        *_, last = page.drawing(ask(page, prompt=""), SESSION)
+        last = make(desk, prompt="")
     assert [type(part) for part in last] == [gr.HTML]
 
 
-def test_stop_stops_the_session_s_own_run(page):
-    page.begin(False, SESSION)
-    page.halt(SimpleNamespace(session_hash="b"))
-    steps = page.drawing(ask(page, prompt="x", num_inference_steps=9), SESSION)
+def test_stop_stops_the_session_s_own_run(desk):
+    desk.begin(False, SESSION)
+    desk.halt(SimpleNamespace(session_hash="b"))
+    steps = desk.making(ask(desk, prompt="x", num_inference_steps=9), SESSION)
     next(steps)
-    page.halt(SESSION)
+    desk.halt(SESSION)
     assert "stopped at step" in " ".join(str(value) for value in list(steps)[-1].values())
 
 
-def test_a_seed_is_rolled_within_bounds_only_when_asked(page):
-    seed = page.parts["field-seed"]
-    rolled = {page.begin(True, SESSION)[seed] for _ in range(4)}
+def test_a_seed_is_rolled_within_bounds_only_when_asked(desk):
+    seed = desk.fields["seed"]
+    rolled = {desk.begin(True, SESSION)[seed] for _ in range(4)}
     assert len(rolled) == 4 and all(0 <= value < 2**32 for value in rolled)
-    assert seed not in page.begin(False, SESSION)
+    assert seed not in desk.begin(False, SESSION)
 
 
-def test_a_file_without_usable_settings_is_told_by_its_name(page, tmp_path):
+def test_a_file_without_usable_settings_is_told_by_its_name(desk, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     with pytest.warns(UserWarning, match="^plain.png carries no settings"):
-        page.restore(str(tmp_path / "plain.png"))
-    for pictures in ([], [(str(tmp_path / "plain.png"), "")]):
+        desk.restore(str(tmp_path / "plain.png"))
+
+
+def test_without_a_finished_picture_there_is_no_seed_to_use_again_and_without_any_none_to_take(desk):
+    unfinished = Made(Path("a.png"), Path("a.png"), "a cup, stopped at step 2 of 9", None)
+    for picture in (None, unfinished):
         with pytest.warns(UserWarning, match="no finished picture"):
-            page.reuse_seed(pictures, 0)
+            desk.reuse_seed(picture)
+    assert desk.taken(unfinished) == "a.png"
+    with pytest.warns(UserWarning, match="there is no picture yet"):
+        desk.taken(None)
 
 
 def test_settings_that_no_request_allows_are_refused(fields, tmp_path):
@@ -280,11 +271,28 @@ def test_the_mask_is_what_was_painted():
 
 
 def test_a_preview_is_a_small_jpeg_of_all_pictures_side_by_side():
-    html = image.preview([Image.new("RGB", (512, 256), colour) for colour in ("red", "blue")], "step 1 <b>")
+    html = shared.preview([Image.new("RGB", (512, 256), colour) for colour in ("red", "blue")], "step 1 <b>")
     assert 'alt="Preview: step 1 &lt;b&gt;"' in html
     sheet = Image.open(io.BytesIO(base64.b64decode(html.split("base64,")[1].split('"')[0])))
     assert sheet.format == "JPEG" and sheet.size == (256, 64)
     assert sheet.getpixel((64, 32))[0] > 240 and sheet.getpixel((192, 32))[2] > 240
+
+
+def test_each_model_opens_the_tab_of_its_medium(fields, tiny_audio_model):
+    page = app.build(str(tiny_audio_model), fields["model"])
+    parts = {part.elem_id: part for part in page.blocks.values() if getattr(part, "elem_id", None)}
+    assert parts["image-model"].value == fields["model"]
+    assert parts["audio-model"].value == str(tiny_audio_model)
+    tabs = [part for part in page.blocks.values() if isinstance(part, gr.Tabs)]
+    assert [part.selected for part in tabs] == ["audio"]
+
+
+def test_both_tabs_stand_in_one_queue_and_no_widget_bears_another_s_name(fields):
+    page = app.build(fields["model"])
+    makers = [held for held in page.fns.values() if held.concurrency_id == "gpu"]
+    assert len(makers) == 2 and {held.concurrency_limit for held in makers} == {1}
+    names = [part.elem_id for part in page.blocks.values() if getattr(part, "elem_id", None)]
+    assert len(names) == len(set(names))
 
 
 def test_a_missing_model_is_said_on_the_page():
