@@ -34,6 +34,7 @@ from suite.denoiser import Denoiser
 from suite.latent import AutoencoderLatent, IdentityLatent, Latent
 from suite.nn import NETWORKS
 from suite.noise import Noise
+from suite.pipeline import load
 from suite.request import controls
 from suite.schedules import levels, make
 from suite.text import Conditioning
@@ -193,6 +194,8 @@ def startup(quick: bool, model: str | None = None) -> Iterator[Row]:
     for name in media.names():
         adapter = media.find(name)
         asked = model or str(controls(adapter.request)["model"].default)
+        if model and storage.config(storage.find(model)).get("modality") != name:
+            continue
         storage.find(asked)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"first{adapter.suffixes[0]}"
@@ -205,11 +208,35 @@ def startup(quick: bool, model: str | None = None) -> Iterator[Row]:
             yield Row("startup", f"first {name}, {what}", mine, theirs, "s", None, repeats, note)
 
 
+def realtime(quick: bool, model: str | None = None) -> Iterator[Row]:
+    """How long sounds and clips take to make beside how long they last: wall time, on every core."""
+    seconds, repeats = (1.0, 1) if quick else (5.0, 5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        for name in media.names():
+            adapter = media.find(name)
+            asked = model or str(controls(adapter.request)["model"].default)
+            if "seconds" not in controls(adapter.request):
+                continue
+            if model and storage.config(storage.find(model)).get("modality") != name:
+                continue
+            pipe = load(adapter, asked, "cpu")
+            for count, target in ((20, 0.4), (4, 0.1)):
+                call = partial(pipe, "rain", seconds=seconds, num_inference_steps=count)
+                (best,) = least([call], repeats, clock=time.perf_counter)
+                note = f"{seconds:g} s, guided, from text to finished; wall time on {os.cpu_count()} cores"
+                yield Row("realtime", f"{name}, {count} steps", best, seconds, "s", target, repeats, note)
+    finally:
+        torch.set_num_threads(threads)
+
+
 GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
     "steps": steps,
     "pipeline": pipelines,
     "latent": latents,
     "startup": startup,
+    "realtime": realtime,
 }
 
 
@@ -366,7 +393,7 @@ def main(argv: Sequence[str]) -> int:
     which = f"only this; one of {', '.join(GROUPS)}; may be given again"
     parser.add_argument("--only", action="append", metavar="GROUP", help=which)
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few repetitions, to see it run")
-    parser.add_argument("--model", help="for start-up: a model's name or folder; default: each medium's own")
+    parser.add_argument("--model", help="for start-up and real time; default: each medium's own")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     for hidden in ("--child", "--size", "--steps", "--repeats"):
         kind: Any = str if hidden == "--child" else int
@@ -387,7 +414,8 @@ def main(argv: Sequence[str]) -> int:
         for group in told.only or GROUPS:
             sys.stderr.write(f"measuring {group} ...\n")
             measured = GROUPS[group]
-            for row in measured(told.quick, told.model) if group == "startup" else measured(told.quick):
+            wants = (told.model,) if group in ("startup", "realtime") else ()
+            for row in measured(told.quick, *wants):
                 rows.append(row)
                 sys.stderr.write(f"  {row.name}: {row.ratio:.2f}\n")  # what a run that is stopped has found
     command = " ".join(["suite bench", *argv])

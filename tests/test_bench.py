@@ -81,7 +81,7 @@ def test_json_carries_the_same(monkeypatch, capsys):
 
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(
-        ValueError, match="only is 'colour'; it must be one of steps, pipeline, latent, startup"
+        ValueError, match="only is 'colour'; it must be one of steps, pipeline, latent, startup, realtime"
     ):
         bench.main(["--only", "colour"])
     with pytest.raises(ValueError, match="nothing-there"):
@@ -97,3 +97,12 @@ def test_start_up_runs_the_command_to_its_file(monkeypatch, tiny_model):
     assert drawn[:4] == ["-m", "suite.cli", "image", "a red apple"] and drawn[-1].endswith(".png")
     assert [row.name for row in rows] == [f"first image, {what}" for what in bench.IMPORTS]
     assert all("diffusers" in command[1] for command in commands[1:3])
+
+
+def test_real_time_is_seconds_of_computing_a_second_of_sound(tiny_audio_model, words):
+    rows = list(bench.realtime(True, str(tiny_audio_model)))
+    assert [(row.name, row.target, row.other) for row in rows] == [
+        ("audio, 20 steps", 0.4, 1.0),
+        ("audio, 4 steps", 0.1, 1.0),
+    ]
+    assert rows[1].ours < rows[0].ours

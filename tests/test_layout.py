@@ -92,8 +92,8 @@ def test_models_are_data_only():
 
 def test_help_and_imports_load_neither_torch_nor_gradio():
     code = (
-        "import sys, suite, modalities, modalities.image, suite.cli\n"
-        "for argv in (['--help'], ['image', '--help'], ['--version']):\n"
+        "import sys, suite, modalities, modalities.audio, modalities.image, suite.cli\n"
+        "for argv in (['--help'], ['image', '--help'], ['audio', '--help'], ['--version']):\n"
         "    try: suite.cli.main(argv)\n"
         "    except SystemExit as done: assert not done.code\n"
         "assert not {'torch', 'gradio', 'diffusers', 'transformers'} & set(sys.modules)"

@@ -55,7 +55,7 @@ def track(wave: Wave) -> NDArray[np.float64]:
     middle = apart[:, 1:-1]
     dips = (middle <= apart[:, :-2]) & (middle < apart[:, 2:]) & (middle < PERIODIC)
     dips[:, : int(RATE / HIGH)] = False
-    dips &= (power[:, 0] > 1e-3 * power[:, 0].max())[:, None]
+    dips &= (power[:, 0] > 3e-3 * power[:, 0].max())[:, None]
     row, lag = np.arange(count), dips.argmax(1) + 1
     before, at, after = (apart[row, lag + step] for step in (-1, 0, 1))
     bend = (before - 2 * at + after).clip(1e-12)
