@@ -5,20 +5,16 @@ sounds the same throughout, so that any piece of it is one.
 """
 
 import re
-import subprocess
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
-import soundfile
-from scipy import signal
 
 from modalities.audio import RATE
+from modalities.audio.read import mono, opened
 from modalities.packs import read_rows
 
 FRAME = 120  # samples, 5 ms; the step in which energy is measured
@@ -165,20 +161,7 @@ def load(data: Path) -> list[Clip]:
 
 def decoded(path: Path) -> np.ndarray:
     """A file as (N,) float32 at 24 kHz, its channels averaged."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:  # Opus whose last page is short is refused by libsndfile alone
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path),
-                   "-ac", "1", "-ar", "48000", "-f", "f32le", "-"]
-        raw = subprocess.run(command, capture_output=True, check=False).stdout
-        if not raw:
-            raise ValueError(f"file_name is {str(path)!r}; it must be a sound that can be read") from None
-        samples, rate = np.frombuffer(raw, np.float32)[:, None], 48000
-    wave = samples.mean(1)
-    if rate != RATE:
-        common = gcd(rate, RATE)
-        wave = signal.resample_poly(wave, RATE // common, rate // common)
-    return np.asarray(wave, np.float32)
+    return mono(*opened("file_name", str(path)), RATE)
 
 
 def energy(wave: np.ndarray) -> np.ndarray:
