@@ -53,11 +53,13 @@ h1 { margin: 0; }
 :is(.gallery, .editor, .restore, .player, .source) button { min-width: 24px; min-height: 24px; }
 """
 
-# Ctrl+Enter starts a run in the tab in sight; the blur first lets the field being edited tell its value.
+# Ctrl+Enter starts a run in the tab in sight and, unlike Enter, turns no checkbox; the blur first lets the
+# field being edited tell its value.
 HEAD = """<script>
 document.addEventListener("keydown", event => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   event.preventDefault();
+  event.stopPropagation();
   document.activeElement?.blur();
   setTimeout(() => [...document.querySelectorAll("button.go:not([disabled])")]
     .find(button => button.offsetParent)?.click(), 80);

@@ -79,10 +79,11 @@ def tab(model: str = "") -> None:
                     buttons=[], elem_classes="source",
                 )  # fmt: skip
                 desk.again()
-                desk.place("mask", label="Make anew only these seconds", placeholder="1-2.5, 4-")
+                told = "Empty is all of it; 4- is from there to the end."
+                desk.place("mask", label="Make anew only these seconds", placeholder="1-2.5, 4-", info=told)
                 desk.place("strength")
             with gr.Accordion("Loudness", open=False, elem_classes="loudness"):
-                desk.rows(("normalize",), ("loudness", "ceiling"), ("bits",))
+                desk.place("normalize", "loudness", "ceiling")
             desk.rest(but=("init",))
     desk.wire(start, given, None)
     gr.on([desk.shown.change, ending.input], played, [desk.shown, ending], player, **QUICK)

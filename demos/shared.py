@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -190,8 +191,9 @@ def by_name(error: Exception, path: str) -> str:
 
 
 def preview(pictures: Sequence[Image.Image], what: str) -> str:
-    """Pictures side by side in one JPEG of at most PREVIEW pixels, inside an HTML element."""
-    sheet = tiled(pictures)
+    """Pictures in one JPEG of at most PREVIEW pixels, as near a square as they go, inside an HTML element."""
+    width, height = pictures[0].size
+    sheet = tiled(pictures, math.ceil((len(pictures) * height / width) ** 0.5))
     scale = PREVIEW / max(sheet.size)
     sheet = sheet.resize([max(1, round(side * scale)) for side in sheet.size], Image.Resampling.BICUBIC)
     held = BytesIO()

@@ -1,28 +1,25 @@
-"""What the judges of every medium share: verdicts and their table, a network that names things, its training.
-
-Shapes: B batch, N names, D features.
-"""
+"""What the evaluations of every medium share: their options, verdicts and the table of them."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import ValidationError
 
 from suite import storage
-from suite.text import TextEncoder
-from suite.text import load as load_text
-from suite.train import State
+from suite.adapter import Adapter
+from suite.cli import Parser, options
+from suite.request import Request, explain
 
 SHARES = ("right", "named", "seen")
+REFERENCE = "reference.safetensors"  # features of real scenes, beside the judge's weights
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,61 @@ class Verdict:
     named: bool
     seen: bool
     right: bool
+
+
+def parser(adapter: Adapter, description: str, fixed: Sequence[str]) -> Parser:
+    """The options of a medium's evaluation.
+
+    Args:
+        adapter: the medium.
+        description: what the evaluation does.
+        fixed: fields of the request that are no options.
+    """
+    medium = adapter.name
+    parser = Parser(prog=f"suite eval {medium}", description=description)
+    parser.add_argument("--count", type=int, default=16, help="prompts of each kind (default 16)")
+    said = "of the prompts and of the first that is drawn (default 0)"
+    parser.add_argument("--seed", type=int, default=0, help=said)
+    said = f"the network that names things (default {medium}-judge)"
+    parser.add_argument("--judge", default=f"{medium}-judge", help=said)
+    parser.add_argument("--data", type=Path, help="the packs: measures the judge anew, on what is real")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure and verdict there")
+    said = "write a PNG of 64 prompts; red captions are wrong"
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help=said)
+    options(parser, adapter, fixed)
+    return parser
+
+
+def asked_for(given: argparse.Namespace, kind: type[Request], fixed: Sequence[str]) -> dict[str, Any]:
+    """The request's fields that an evaluation was given.
+
+    Args:
+        given: the options, with `count`, `seed`, `data`, `json` and `sheet` among them.
+        kind: the medium's request.
+        fixed: its fields that are no options.
+    Raises: ValueError, in one sentence, for what cannot be asked.
+    """
+    fields = {name: getattr(given, name) for name in kind.model_fields if name not in fixed and name in given}
+    try:
+        kind(prompt="a check", seed=given.seed, **fields)
+    except ValidationError as error:
+        raise ValueError(explain(error, kind.model_fields)) from None
+    if not 1 <= given.count <= 500:
+        raise ValueError(f"count is {given.count}; it must be 1 to 500")
+    for name, path, suffix in (("json", given.json, ".json"), ("sheet", given.sheet, ".png")):
+        if path and (path.suffix != suffix or not path.parent.is_dir()):
+            raise ValueError(f"{name} is '{path}'; it must be a {suffix} file in a folder that exists")
+    if given.data and not given.data.is_dir():
+        raise ValueError(f"data is '{given.data}'; there is no such folder")
+    return fields
+
+
+def publish(report: Mapping[str, Any], shown: str, path: Path | None) -> None:
+    """Prints what is shown of a report, and writes all of it as JSON if there is a path."""
+    sys.stdout.write(shown)
+    if path:
+        with storage.replacing(path) as part:
+            part.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 def scores(kinds: Sequence[str], verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
@@ -80,106 +132,3 @@ def told(what: str, every: Sequence[Any]) -> Iterable[Any]:
         if i * 10 // len(every) > (i - 1) * 10 // len(every):
             sys.stderr.write(f"{what} {i}/{len(every)}\n")
         yield one
-
-
-def distances(
-    far: Callable[[Tensor, Tensor], float], features: Tensor, real: Mapping[str, Tensor], splits: int = 20
-) -> dict[str, float]:
-    """A distance of what was drawn to real scenes, and what it is at best.
-
-    Args:
-        far: of two sets of features.
-        features: (N, D) of what was drawn.
-        real: `held out` (M, D), the scenes measured against; `asked` (L, D), real scenes of the prompts.
-        splits: random draws of N of `asked` or of half of it, for its mean distance and standard deviation.
-    """
-    generator = torch.Generator().manual_seed(0)
-    against, asked = real["held out"].float(), real["asked"].float()
-    count, values = min(len(features), len(asked) // 2), []
-    for _ in range(splits):
-        order = torch.randperm(len(asked), generator=generator)
-        values.append(far(asked[order[:count]], against))
-    spread = torch.tensor(values)
-    return {"of the model": far(features, against), "of real scenes": float(spread.mean()),
-            "of real scenes, deviation": float(spread.std())}  # fmt: skip
-
-
-class Namer:
-    """The network that names things, and the names it chooses from."""
-
-    def __init__(
-        self, network: Any, text: TextEncoder, names: Sequence[str], tensor: Callable[[Sequence[Any]], Tensor]
-    ) -> None:
-        """Takes the network, the encoder of the names, the names, and what makes a batch of things."""
-        self.network, self.names, self.tensor = network, list(names), tensor
-        self.vectors = name_vectors(text, self.names)
-
-    @torch.no_grad()
-    def scores(self, things: Sequence[Any]) -> Tensor:
-        """Log-probability (B, N) of each name for each thing."""
-        if not things:
-            return torch.zeros(0, len(self.names))
-        found: Tensor = self.network.logits(self.tensor(things), self.vectors).log_softmax(-1)
-        return found
-
-    @torch.no_grad()
-    def features(self, things: Sequence[Any]) -> Tensor:
-        """(B, D), for the distance to real scenes."""
-        found: Tensor = self.network.features(self.tensor(things))
-        return found
-
-
-def namer(
-    model: str | Path, names: Sequence[str], tensor: Callable[[Sequence[Any]], Tensor]
-) -> tuple[Namer, dict[str, Any]]:
-    """A judge of these names, and its config."""
-    network, config = storage.load(storage.find(model))
-    if config.get("kind") != "judge":
-        raise storage.ModelError(f"{model} is of kind {config.get('kind')!r}; it must be 'judge'")
-    return Namer(network, load_text(config["text"]), names, tensor), config
-
-
-def name_vectors(text: TextEncoder, names: Sequence[str]) -> Tensor:
-    """Vectors (N, D) of names: the mean of their tokens."""
-    cond = text.encode(list(names))
-    kept = cond.mask[..., None].float()
-    return (cond.tokens * kept).sum(1) / kept.sum(1)
-
-
-def train(
-    network: Any,
-    targets: Tensor,
-    draw: Callable[[int], tuple[Tensor, Tensor]],
-    told: Mapping[str, Any],
-    out: Path,
-) -> None:
-    """Trains a classifier in place; one that was killed goes on from its checkpoint to the same weights.
-
-    Args:
-        network: a `suite.nn.Classifier`.
-        targets: (N, D) vectors of the names.
-        draw: a step's number to its examples (B, C, *S) and their names: numbers (B,), or shares (B, N).
-        told: `[train]` of the recipe.
-        out: where the checkpoint is kept; the caller removes it when the weights are saved.
-    """
-    optimiser = torch.optim.AdamW(network.parameters(), told["rate"], weight_decay=told["decay"])
-    state, checkpoint = State(network, optimiser), out / "checkpoint.safetensors"
-    if checkpoint.is_file():
-        state.load(checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
-    began, total = time.monotonic(), told["steps"]
-    for step in range(state.step, total):
-        x, truth = draw(step)
-        rate = told["rate"] * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / total))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = F.cross_entropy(network.logits(x, targets), truth, label_smoothing=0.05)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        state.step += 1
-        if state.step % told["every"] == 0 or state.step == total:
-            state.save(checkpoint)
-            spent = time.monotonic() - began
-            sys.stderr.write(f"step {state.step}/{total} loss {loss.item():.3f} {spent:.0f} s\n")
-    network.eval()

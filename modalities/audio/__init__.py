@@ -51,7 +51,7 @@ class AudioRequest(Request):
     model: str = Field("audio", description="A shipped model's name, a folder, a safetensors file, a hub id.")
 
     def filled(self, defaults: Mapping[str, Any]) -> AudioRequest:
-        """As of `Request`; where regions are named, what is redrawn starts from noise unless told otherwise."""
+        """As of `Request`; what is redrawn of named regions starts from noise, unless told otherwise."""
         return super().filled({**defaults, **({"strength": 1.0} if self.mask else {})})
 
 

@@ -1,7 +1,7 @@
-"""Loudness and peaks of a sound as broadcasters measure them; a limiter that brings both where asked; stereo of mono.
+"""Loudness and peaks as broadcasters measure them; a limiter that brings both where asked; stereo of mono.
 
-Shapes: C channels, N samples; a sound is (C, N) float32 in [-1, 1]. Units: LUFS of integrated loudness, dBTP of
-true peak, dB of gain.
+Shapes: C channels, N samples; a sound is (C, N) float32 in [-1, 1].
+Units: LUFS of integrated loudness, dBTP of true peak, dB of gain.
 
 Source: ITU-R BS.1770-4.
 """
@@ -23,8 +23,8 @@ Wave: TypeAlias = NDArray[Any]
 BLOCK = 0.4  # seconds that loudness is measured over; a shorter sound is measured with silence after it
 NEAR, TRIES = 0.02, 12  # dB from the target that will do, and how often to try
 MARGIN = 0.1  # dB kept below the ceiling, for meters that see between samples otherwise than ours
-REACH = 15.0  # dB that the limiter takes off a peak at most; more makes noise of crackles
-AHEAD, RELEASE = 0.002, 240.0  # its attack in seconds, its release in dB a second
+REACH = 18.0  # dB that the limiter takes off a peak at most; more makes noise of crackles
+AHEAD, RELEASE = 0.0015, 480.0  # its attack in seconds, its release in dB a second
 SHARP = 12  # samples on each side that tell what the waveform does between two samples
 SIDE, BAND, WIDTH = 0.006, 4.0, 0.6  # of `widened`: reach in seconds, ERBs a band, size of what differs
 
@@ -41,7 +41,8 @@ def loudness(samples: Wave, rate: int) -> float:
 
     short = max(0, math.ceil(BLOCK * rate) - samples.shape[1])
     wave = np.pad(samples.astype(np.float64), ((0, 0), (0, short)))
-    return float(Meter(rate).integrated_loudness(wave.T))
+    with np.errstate(divide="ignore"):
+        return float(Meter(rate).integrated_loudness(wave.T))
 
 
 def true_peak(samples: Wave, rate: int) -> float:
@@ -58,8 +59,8 @@ def true_peak(samples: Wave, rate: int) -> float:
 def normalized(samples: Wave, rate: int, target: float, ceiling: float, loop: bool = False) -> Wave:
     """Brings a sound to a loudness and under a true peak: by gain, and by a limiter where gain is not enough.
 
-    The limiter takes REACH dB off the highest peak at most. A sound that wants more (a click and nothing else)
-    stays below the target, as loud as that makes it.
+    The limiter takes REACH dB off the highest peak at most. A sound that wants more (a click and nothing
+    else) stays below the target, as loud as that makes it.
 
     Args:
         samples: (C, N).
@@ -103,8 +104,9 @@ def limited(samples: Wave, rate: int, ceiling: float) -> Wave:
 def widened(mono: Wave, rate: int, loop: bool = False) -> Wave:
     """Stereo whose mean is the mono sound, and whose channels are equally loud at every frequency.
 
-    What differs is filtered by an imaginary response, its sign in turn one and the other from band to band: here
-    the left channel comes first, there the right. Where it changes sign, and below 100 Hz or so, both are one.
+    What differs is filtered by an imaginary response, its sign in turn one and the other from band to band:
+    here the left channel comes first, there the right. Where it changes sign, and below 100 Hz or so, both
+    are one.
 
     Args:
         mono: (N,).
@@ -123,14 +125,16 @@ def _agreed(samples: Wave, rate: int) -> float:
     tenths = rate // 10
     whole = max(samples.shape[1] // tenths, 4) * tenths
     found = loudness(samples, rate)
-    return found if 2 * (samples.shape[1] - whole) < tenths else (found + loudness(samples[:, :whole], rate)) / 2
+    if 2 * (samples.shape[1] - whole) < tenths:
+        return found
+    return (found + loudness(samples[:, :whole], rate)) / 2
 
 
 def _limited(samples: Wave, peaks: Wave, rate: int, gain: float, ceiling: float, loop: bool = False) -> Wave:
     """Samples with gain, under the ceiling by a further gain that all channels share.
 
-    That one begins to fall AHEAD of a peak and rises after it at RELEASE; at each sample it is a mean of values
-    that are all low enough for it.
+    That one begins to fall AHEAD of a peak and rises after it at RELEASE; at each sample it is a mean of
+    values that are all low enough for it.
 
     Args:
         samples: (C, N).
@@ -141,6 +145,7 @@ def _limited(samples: Wave, peaks: Wave, rate: int, gain: float, ceiling: float,
         loop: whether the end goes on at the beginning.
     """
     room = ceiling - gain - _decibels(peaks)
+    decibels: Any = gain
     if room.min() < 0:
         ahead = max(1, round(AHEAD * rate))
         around = 2 * ahead + (round(REACH / RELEASE * rate) if loop else 0)
@@ -148,8 +153,8 @@ def _limited(samples: Wave, peaks: Wave, rate: int, gain: float, ceiling: float,
         rising = RELEASE / rate * np.arange(len(need))
         held = np.minimum.accumulate(minimum_filter1d(need, 2 * ahead + 1) - rising) + rising
         bell = signal.windows.hann(2 * ahead + 3)[1:-1]
-        gain = gain + np.convolve(held, bell / bell.sum(), "same")[around : around + len(room)]
-    return (samples * 10 ** (gain / 20)).astype(np.float32)
+        decibels = gain + np.convolve(held, bell / bell.sum(), "same")[around : around + len(room)]
+    return (samples * 10 ** (decibels / 20)).astype(np.float32)
 
 
 def _peaks(samples: Wave, rate: int, loop: bool = False) -> Wave:

@@ -5,9 +5,11 @@ Shapes: N samples at RATE, L frames, K events, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,18 @@ from torch.nn import functional as F
 
 from modalities.audio import RATE, WINDOW
 from modalities.audio.sounds import FRAME, energy, levelled
-from modalities.judging import Namer
-from modalities.judging import namer as load_namer
+from modalities.naming import Namer
+from modalities.naming import namer as load_namer
 from suite.loss import spectral_loss
 from suite.nn.vocoder import SPAN, Vocoder
 
 Wave = NDArray[np.float32]
 LOW, HIGH = 60.0, 2200.0  # Hz, what a fundamental may be
 HOP, LOOK = 512, 2048  # samples between two measurements of it, and that each looks at
+SMOOTH = 11  # samples of the window that damps partials above 4 kHz, which hide where a period ends
 PERIODIC = 0.15  # how far from its own shift by a period a frame may be
 STEADY = 0.15  # seconds for which a pitch must hold to be a note
+FAINT = 0.06  # of the loudest moment's power, which a note must reach: one that dies seems to leap
 RISE, SHARE = 0.05, 0.1  # of the mean band at an onset: in the units of `Vocoder.mel`, and of the strongest
 APART = 0.09  # seconds between two onsets at least
 QUIET, GAP = -28.0, 0.12  # dB below the loudest and seconds that part two events
@@ -43,7 +47,8 @@ def track(wave: Wave) -> NDArray[np.float64]:
     Source: de Cheveigné and Kawahara 2002, doi 10.1121/1.1458024, steps 1 to 5 (YIN).
     """
     count, most = len(wave) // HOP, int(RATE / LOW) + 2
-    padded = np.pad(wave.astype(np.float64), (LOOK // 2, LOOK + most))
+    smooth = np.convolve(wave.astype(np.float64), np.hanning(SMOOTH + 2)[1:-1], "same")
+    padded = np.pad(smooth, (LOOK // 2, LOOK + most))
     frames = np.lib.stride_tricks.sliding_window_view(padded, LOOK + most)[::HOP][:count]
     size = 1 << (LOOK + most - 1).bit_length()
     across = np.fft.rfft(frames[:, :LOOK], size).conj() * np.fft.rfft(frames, size)
@@ -52,29 +57,33 @@ def track(wave: Wave) -> NDArray[np.float64]:
     apart = power[:, :1] + power - 2 * np.fft.irfft(across)[:, :most]
     mean = np.cumsum(apart[:, 1:], 1) / np.arange(1, most)
     apart[:, 0], apart[:, 1:] = 1, apart[:, 1:] / mean.clip(1e-9)
-    middle = apart[:, 1:-1]
-    dips = (middle <= apart[:, :-2]) & (middle < apart[:, 2:]) & (middle < PERIODIC)
-    dips[:, : int(RATE / HIGH)] = False
-    dips &= (power[:, 0] > 3e-3 * power[:, 0].max())[:, None]
-    row, lag = np.arange(count), dips.argmax(1) + 1
+    low = apart[:, 1:-1] < PERIODIC
+    low[:, : int(RATE / HIGH)] = False
+    low &= (power[:, 0] > 3e-3 * power[:, 0].max(initial=0))[:, None]
+    row, lags, first = np.arange(count), np.arange(1, most - 1), low.argmax(1)[:, None] + 1
+    near = (lags >= first) & (lags <= 1.2 * first)
+    lag = np.where(near, apart[:, 1:-1], np.inf).argmin(1) + 1
     before, at, after = (apart[row, lag + step] for step in (-1, 0, 1))
     bend = (before - 2 * at + after).clip(1e-12)
     keys = 69 + 12 * np.log2(RATE / (lag + (before - after) / bend / 2) / 440)
-    return np.where(dips.any(1), keys, np.nan)
+    return np.where(low.any(1), keys, np.nan)
 
 
 def pitches(wave: Wave) -> list[float]:
     """The notes of a melody as MIDI keys, in order; one that is struck again counts once."""
-    found: list[list[float]] = []
-    for key in track(wave):
-        if not found or not abs(key - np.median(found[-1])) < 0.5:
-            found.append([])
-        if np.isfinite(key):
-            found[-1].append(key)
+    power = (wave[: len(wave) // HOP * HOP].reshape(-1, HOP) ** 2).mean(1)
+    runs: list[tuple[list[float], list[float]]] = [([], [])]
+    for key, loud in zip(track(wave).tolist(), power.tolist(), strict=True):
+        if runs[-1][0] and not abs(key - median(runs[-1][0])) < 0.5:
+            runs.append(([], []))
+        if not math.isnan(key):
+            runs[-1][0].append(key)
+            runs[-1][1].append(loud)
     notes: list[float] = []
-    for run in found:
-        if len(run) * HOP >= STEADY * RATE and not (notes and abs(np.median(run) - notes[-1]) < 0.5):
-            notes.append(float(np.median(run)))
+    for keys, louds in runs:
+        if len(keys) * HOP >= STEADY * RATE and max(louds) > FAINT * power.max():
+            if not (notes and abs(median(keys) - notes[-1]) < 0.5):
+                notes.append(median(keys))
     return notes
 
 
@@ -88,7 +97,8 @@ def onsets(wave: Wave) -> NDArray[np.float64]:
     mel = spectrogram([levelled(wave)])[0].numpy()
     before = np.pad(maximum_filter1d(mel, 3, axis=0), ((0, 0), (3, 0)), constant_values=-1)[:, : mel.shape[1]]
     rise = (mel - before).clip(0).mean(0)
-    tops = np.flatnonzero((rise == maximum_filter1d(rise, 7)) & (rise > max(RISE, SHARE * rise.max(initial=0))))
+    least = max(RISE, SHARE * rise.max(initial=0))
+    tops = np.flatnonzero((rise == maximum_filter1d(rise, 7)) & (rise > least))
     hop = len(wave) / RATE / max(1, len(rise))
     kept: list[float] = []
     for time in tops * hop:
@@ -148,8 +158,8 @@ def namer(names: Sequence[str], model: str | Path = "audio-judge") -> tuple[Name
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Between the normal distributions that have the means and covariances of two sets.
 
-    The trace of the root of the covariances' product is the sum of the singular values of the one set, centred, times
-    the other.
+    The trace of the root of the covariances' product is the sum of the singular values of the one set,
+    centred, times the other.
 
     Args:
         x: (N, D), two rows or more.

@@ -1,7 +1,7 @@
-"""Sounds from disk or memory, as a user hands them over: float, in [-1, 1], of any rate and number of channels.
+"""Sounds from disk or memory, as a user hands them over: floats in [-1, 1], any rate, any channels.
 
-Every sound that is not of the packs comes in through here: what to start from, audiofolders, recordings. Regions
-that are told in seconds do, too.
+Every sound that is not of the packs comes in through here: what to start from, audiofolders, recordings; and
+the regions of it that are told in seconds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import soundfile
 from scipy.signal import resample_poly
 
 from modalities.audio.loudness import Wave
-from modalities.audio.save import Sound
+from modalities.audio.save import RATES, Sound
 
 LONGEST, QUIET = 600, 1e-4  # seconds; the peak of what is silence, which a decoder may not give back as zeros
-RATES = (1_000, 384_000)  # Hz
 UNTOLD = 1 << 48  # frames; libsndfile's number for a stream whose length is not told is beyond
 _NUMBER = r"\s*(\d+\.?\d*|\.\d+)?\s*"
 SPAN = re.compile(_NUMBER + "-" + _NUMBER)
@@ -43,12 +42,13 @@ def opened(name: str, source: Any) -> tuple[Wave, int]:
         samples, rate = _file(name, source)
     elif isinstance(source, Sound):
         shown, samples, rate = f"{name} is a sound", source.samples, source.sample_rate
-    elif isinstance(source, tuple) and len(source) == 2:
+    elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], (int, np.integer)):
         shown = f"{name} is a sound"
         samples, rate = _array(name, source[1]), source[0]
     else:
-        raise ValueError(f"{name} is a {type(source).__name__}; it must be a path, a Sound or (rate, samples)")
-    if rate != rate // 1 or not RATES[0] <= rate <= RATES[1]:
+        kind = type(source).__name__
+        raise ValueError(f"{name} is a {kind}; it must be a path, a Sound or (rate, samples)")
+    if not RATES[0] <= rate <= RATES[1]:
         raise ValueError(f"{shown} of {rate} samples a second; they must be {RATES[0]} to {RATES[1]}")
     _short_enough(shown, samples.shape[1] / rate)
     if not np.isfinite(samples).all():
@@ -60,7 +60,7 @@ def opened(name: str, source: Any) -> tuple[Wave, int]:
 
 
 def mono(samples: Wave, rate: int, to: int) -> Wave:
-    """The mean of the channels at another rate; the first channel, if the mean is silent.
+    """The mean of the channels at another rate; the loudest of them, if they cancel.
 
     Args:
         samples: (C, N).
@@ -69,7 +69,7 @@ def mono(samples: Wave, rate: int, to: int) -> Wave:
     Returns: (N * to / rate rounded up,) float32 in [-1, 1].
     """
     mean = samples.mean(0)
-    mixed = samples[0] if np.abs(mean).max() < QUIET else mean
+    mixed = mean if np.abs(mean).max() >= QUIET else samples[np.abs(samples).max(1).argmax()]
     common = math.gcd(rate, to)
     return resample_poly(mixed, to // common, rate // common).astype(np.float32).clip(-1, 1)
 
@@ -85,13 +85,14 @@ def spans(text: str, seconds: float) -> list[tuple[float, float]]:
     """
     found = []
     for part in text.split(","):
-        told = SPAN.fullmatch(part)
-        if told is None:
+        sides = SPAN.fullmatch(part)
+        if sides is None:
             raise ValueError(f"mask is {text!r}; it must be regions in seconds, such as 1-2.5,4-")
-        start, stop = float(told[1] or 0), float(told[2] or seconds)
+        start, stop = float(sides[1] or 0), float(sides[2] or seconds)
         if not start < stop <= seconds:
             end = f"{math.floor(seconds * 1000) / 1000:g}"
-            raise ValueError(f"mask is {text!r}; {part.strip()} must be a region of the sound's {end} s")
+            told = f"{part.strip()} must begin before it ends, within the sound's {end} s"
+            raise ValueError(f"mask is {text!r}; {told}")
         found.append((start, stop))
     return found
 

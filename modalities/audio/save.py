@@ -1,8 +1,8 @@
 """Sounds on disk with the settings that drew them: WAV, FLAC, Ogg Vorbis, MP3.
 
-The settings are JSON in the file's comment, which any player shows: a RIFF INFO chunk in WAV, a Vorbis comment in
-FLAC and Ogg, an ID3 frame in MP3. The same sound gives the same bytes, but for Ogg, whose streams are numbered at
-random.
+The settings are JSON in the file's comment, which any player shows: a RIFF INFO chunk in WAV, a Vorbis
+comment in FLAC and Ogg, an ID3 frame in MP3. The same sound gives the same bytes, but for Ogg, whose streams
+are numbered at random.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,16 +19,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import soundfile
 
-from modalities.audio.loudness import Wave, limited, true_peak
+from modalities.audio.loudness import Wave, limited, loudness, true_peak
 from modalities.audio.sheet import HEIGHT, WIDTH, spectrogram
 from suite.storage import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+RATES = (4_000, 192_000)  # Hz; below, loudness is not defined; beyond, libvorbis crashes
 BITS = ("16", "24", "float")
-TRIES = 6  # to code a sound so that its peaks hold when decoded
+TRIES, ENOUGH = 8, 0.2  # to code a sound so that it holds when decoded; the LU that do not matter
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
+_LAME = 0.95  # what LAME multiplies sounds by at a constant bit rate
 _LOSSY = {  # nearly the best there is: some 160 kbit/s
     "OGG": {"subtype": "VORBIS", "compression_level": 0.1},
     "MP3": {"subtype": "MPEG_LAYER_III", "compression_level": 0.0, "bitrate_mode": "CONSTANT"},
@@ -49,6 +50,14 @@ class Sound:
     samples: Wave
     sample_rate: int
     settings: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what no file holds."""
+        told, rate = np.shape(self.samples), self.sample_rate
+        if len(told) != 2 or told[0] not in (1, 2) or not told[1]:
+            raise ValueError(f"samples are {told}; they must be (channels, N), of 1 or 2 channels")
+        if not RATES[0] <= rate <= RATES[1]:
+            raise ValueError(f"sample_rate is {rate}; it must be {RATES[0]} to {RATES[1]}")
 
     @property
     def seconds(self) -> float:
@@ -75,8 +84,8 @@ class Sound:
 def save(sound: Sound, path: Path, settings: Mapping[str, Any], bits: str | None = None) -> None:
     """Writes a sound with its settings, beside its place, then renamed.
 
-    Peaks beyond full scale are limited, but in WAV files of floats; in Ogg and MP3 so that what is decoded again
-    stays under the ceiling that was asked for.
+    Peaks beyond full scale are limited, but in WAV files of floats; in Ogg and MP3 so that what is decoded
+    again stays under the ceiling that was asked for.
 
     Args:
         sound: what to write; its own settings do not matter.
@@ -92,10 +101,12 @@ def save(sound: Sound, path: Path, settings: Mapping[str, Any], bits: str | None
     bits = bits or asked.get("bits", "16")
     if bits not in BITS:
         raise ValueError(f"bits is {bits!r}; it must be one of {', '.join(BITS)}")
-    tags = {"title": textwrap.shorten(asked["prompt"], 100), "comment": json.dumps(settings)} if asked else {}
+    tags = {}
+    if asked:
+        tags = {"title": " ".join(asked["prompt"].split())[:100], "comment": json.dumps(settings)}
     ceiling = asked.get("ceiling", 0.0) if asked.get("normalize") else 0.0
     samples, rate = sound.samples, sound.sample_rate
-    if np.abs(samples).max(initial=0) > 1 and (form, bits) != ("WAV", "float"):
+    if np.abs(samples).max() > 1 and (form, bits) != ("WAV", "float"):
         samples = limited(samples, rate, 0)
     try:
         if form == "WAV":
@@ -106,8 +117,8 @@ def save(sound: Sound, path: Path, settings: Mapping[str, Any], bits: str | None
         else:
             made = _lossy(samples, rate, form, tags, ceiling)
     except soundfile.LibsndfileError as error:
-        told = f"{len(samples)} channels of {rate} samples a second"
-        raise ValueError(f"output is {str(path)!r}; it cannot hold {told} ({error.error_string})") from None
+        told = f"it cannot hold {rate} samples a second ({error.error_string})"
+        raise ValueError(f"output is {str(path)!r}; {told}") from None
     with replacing(path) as part:
         part.write_bytes(made)
 
@@ -135,15 +146,21 @@ def restore(path: Path) -> dict[str, Any]:
 
 
 def _lossy(samples: Wave, rate: int, form: str, tags: Mapping[str, str], ceiling: float) -> bytes:
-    """An Ogg or MP3 file whose decoded peaks are under the ceiling, which coding would lift them over."""
-    limit = ceiling
-    for _ in range(TRIES):
-        made = _coded(limited(samples, rate, limit).T, rate, form, tags, **_LOSSY[form])
+    """An Ogg or MP3 file that decodes to the sound's loudness, with its peaks under the ceiling.
+
+    Coding lifts peaks, and MP3 drops the highest tones: that is made good by limiting and by gain beforehand.
+    """
+    wanted, gain, limit = loudness(samples, rate), 0.0, ceiling
+    for attempt in range(TRIES):
+        frames = limited(samples * 10 ** (gain / 20), rate, limit).T / (_LAME if form == "MP3" else 1)
+        made = _coded(frames, rate, form, tags, **_LOSSY[form])
         decoded, _ = soundfile.read(io.BytesIO(made), dtype="float32", always_2d=True)
-        over = true_peak(decoded.T, rate) - ceiling
-        if over <= 0:
+        over, lost = true_peak(decoded.T, rate) - ceiling, wanted - loudness(decoded.T, rate)
+        quiet = lost > ENOUGH and attempt < TRIES // 2  # after that, only peaks matter
+        if over <= 0 and not quiet:
             break
-        limit -= over + 0.05
+        gain += lost if quiet else 0
+        limit -= over + ENOUGH / 4 if over > 0 else 0
     return made
 
 

@@ -14,7 +14,8 @@ __all__ = ["spectrogram", "tiled"]
 
 WIDTH, HEIGHT = 640, 200
 # From silence to full scale, evenly spaced: lightness rises in even steps, so that a step looks like a step.
-COLOURS = ((4, 4, 14), (41, 18, 84), (99, 25, 125), (160, 44, 119), (216, 75, 88), (247, 131, 69), (252, 197, 110), (252, 253, 208))
+COLOURS = ((4, 4, 14), (41, 18, 84), (99, 25, 125), (160, 44, 119),
+           (216, 75, 88), (247, 131, 69), (252, 197, 110), (252, 253, 208))  # fmt: skip
 
 
 def spectrogram(mel: NDArray[Any], width: int = WIDTH, height: int = HEIGHT) -> Image.Image:

@@ -37,7 +37,7 @@ def filterbank(mels: int, n_fft: int, sample_rate: int) -> Tensor:
 def agreeing(magnitude: Tensor, mel: Tensor, bank: Tensor, turns: int) -> Tensor:
     """The magnitudes (B, F, L), changed little by little until their mel bands are near to `mel` (B, M, L).
 
-    Source: Lee and Seung 2001, Algorithms for Non-negative Matrix Factorization, equation 5, one factor fixed.
+    Source: Lee and Seung 2001 (NIPS), Algorithms for Non-negative Matrix Factorization, equation 5.
     """
     back = bank / bank.sum(1, keepdim=True).clamp(min=1e-3)
     for _ in range(turns):

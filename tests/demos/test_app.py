@@ -270,12 +270,12 @@ def test_the_mask_is_what_was_painted():
     assert init is ground and mask.tobytes() == bytes([0, 255, 0, 0, 0, 0, 0, 0])
 
 
-def test_a_preview_is_a_small_jpeg_of_all_pictures_side_by_side():
+def test_a_preview_is_a_small_jpeg_of_all_pictures_as_near_a_square_as_they_go():
     html = shared.preview([Image.new("RGB", (512, 256), colour) for colour in ("red", "blue")], "step 1 <b>")
     assert 'alt="Preview: step 1 &lt;b&gt;"' in html
     sheet = Image.open(io.BytesIO(base64.b64decode(html.split("base64,")[1].split('"')[0])))
-    assert sheet.format == "JPEG" and sheet.size == (256, 64)
-    assert sheet.getpixel((64, 32))[0] > 240 and sheet.getpixel((192, 32))[2] > 240
+    assert sheet.format == "JPEG" and sheet.size == (256, 256)
+    assert sheet.getpixel((128, 64))[0] > 240 and sheet.getpixel((128, 192))[2] > 240
 
 
 def test_each_model_opens_the_tab_of_its_medium(fields, tiny_audio_model):

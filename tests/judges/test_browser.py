@@ -8,9 +8,8 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from modalities.image import restore
-from tests.browsing import box, drop, fill, fits_a_phone, go, seen, told, watch
+from tests.judges.conftest import box, drop, fill, fits_a_phone, go, seen, told, watch
 
-pytest_plugins = ["tests.browsing"]
 pytestmark = pytest.mark.browser
 TAB = "Image"
 SHOWN, THUMBNAILS = ".desk.image .gallery .preview img", ".desk.image .gallery .thumbnail-item"

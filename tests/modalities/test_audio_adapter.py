@@ -1,11 +1,11 @@
-"""What the audio adapter makes of a request: lengths, regions, loops, channels; and what a pipeline makes of it."""
+"""What the audio adapter makes of a request, lengths, regions, loops, channels; and a pipeline with it."""
 
 import numpy as np
 import pytest
 import torch
-from modalities.audio.save import Sound
 
 from modalities.audio import FADE, RATE, WINDOW, AudioRequest, adapter, length
+from modalities.audio.save import Sound
 from suite.latent import IdentityLatent
 from suite.pipeline import Pipeline
 from suite.request import explain
