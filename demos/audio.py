@@ -20,6 +20,8 @@ EXAMPLES = (
     "four piano notes at 120 bpm",
     "rain",
 )
+# A part that a user asks to make anew starts from noise, as `AudioRequest.filled` has it.
+STRONGER = "(text, strength) => text === window.region ? strength : text.trim() ? 1 : %s"
 
 
 def given(path: str | None) -> dict[str, Any]:
@@ -87,7 +89,6 @@ def tab(model: str = "") -> None:
             desk.rest(but=("init",))
     desk.wire(start, given, None)
     gr.on([desk.shown.change, ending.input], played, [desk.shown, ending], player, **QUICK)
-    usual = desk.values["strength"]
-    desk.fields["mask"].input(  # what is redrawn starts from noise
-        None, desk.fields["mask"], desk.fields["strength"], js=f"text => text.trim() ? 1 : {usual}", **QUICK
-    )
+    region, strength = desk.fields["mask"], desk.fields["strength"]
+    region.focus(None, region, None, js="text => { window.region = text; }", **QUICK)
+    region.blur(None, [region, strength], strength, js=STRONGER % desk.values["strength"], **QUICK)

@@ -22,7 +22,7 @@ OWN = {"prompt", "negative_prompt", "seed"}  # stay when another model brings it
 PLAIN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK: dict[str, Any] = {**PLAIN, "queue": False}
 Given = Callable[[Any], dict[str, Any]]
-TELLING: dict[str, Any] = {**PLAIN, "concurrency_limit": None}  # only the queue carries warnings
+TELLING: dict[str, Any] = {**PLAIN, "concurrency_limit": None}  # only the queue tells of warnings and states
 
 
 class Made(NamedTuple):
@@ -147,7 +147,7 @@ class Desk:
         self.dice.click(lambda: (self.roll(), False), None, [seed, self.rolling], **QUICK)
         self.reuse.click(self.reuse_seed, self.shown, [seed, self.rolling], **TELLING)
         self.take.click(self.taken, self.shown, start, **TELLING)
-        self.gallery.select(self.select, self.history, self.shown, **QUICK)
+        self.gallery.select(self.select, self.history, self.shown, **TELLING)
         told = [*every, start, self.rolling, self.line, self.file]
         self.file.upload(self.restore, self.file, told, **TELLING)
         self.fields["model"].input(self.adopt, self.fields["model"], every, **QUICK)

@@ -159,13 +159,23 @@ def _limited(samples: Wave, peaks: Wave, rate: int, gain: float, ceiling: float,
 
 def _peaks(samples: Wave, rate: int, loop: bool = False) -> Wave:
     """(N,) the waveform's highest absolute value in any channel, within half a sample of each sample."""
-    times = 4 if rate >= 48_000 else 8
+    times, near = 4 if rate >= 48_000 else 8, 2 * SHARP
     found = np.abs(samples).max(0)
     for channel in samples.astype(np.float32):
-        padded = np.pad(channel, SHARP, "wrap" if loop else "constant")
-        between = signal.upfirdn(_interpolation(times), padded, times)[2 * SHARP * times - times // 2 :]
-        np.maximum(found, np.abs(between[: found.size * times]).reshape(-1, times).max(1), out=found)
+        np.maximum(found, _between(channel, times, "wrap" if loop else "constant"), out=found)
+        if not loop:  # some meters take a sound's mirror to be before and after it
+            head = _between(channel[: 2 * near], times, "reflect")[:near]
+            tail = _between(channel[-2 * near :], times, "reflect")[-near:]
+            found[:near] = np.maximum(found[:near], head)
+            found[-near:] = np.maximum(found[-near:], tail)
     return found
+
+
+def _between(wave: Wave, times: int, beyond: str) -> Wave:
+    """(N,) the highest absolute value around each sample, at `times` the rate; `beyond` as in `np.pad`."""
+    padded = np.pad(wave, SHARP, beyond)
+    raised = signal.upfirdn(_interpolation(times), padded, times)[2 * SHARP * times - times // 2 :]
+    return np.abs(raised[: len(wave) * times]).reshape(-1, times).max(1)
 
 
 def _decibels(amplitude: Wave) -> Wave:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -151,17 +152,22 @@ def _lossy(samples: Wave, rate: int, form: str, tags: Mapping[str, str], ceiling
     Coding lifts peaks, and MP3 drops the highest tones: that is made good by limiting and by gain beforehand.
     """
     wanted, gain, limit = loudness(samples, rate), 0.0, ceiling
-    for attempt in range(TRIES):
+    least, best = math.inf, b""
+    for _ in range(TRIES):
         frames = limited(samples * 10 ** (gain / 20), rate, limit).T / (_LAME if form == "MP3" else 1)
         made = _coded(frames, rate, form, tags, **_LOSSY[form])
         decoded, _ = soundfile.read(io.BytesIO(made), dtype="float32", always_2d=True)
-        over, lost = true_peak(decoded.T, rate) - ceiling, wanted - loudness(decoded.T, rate)
-        quiet = lost > ENOUGH and attempt < TRIES // 2  # after that, only peaks matter
-        if over <= 0 and not quiet:
+        over = true_peak(decoded.T, rate) - ceiling
+        if over > 0:
+            limit -= over + ENOUGH / 4
+            continue
+        lost = wanted - loudness(decoded.T, rate)
+        if not lost < least:
             break
-        gain += lost if quiet else 0
-        limit -= over + ENOUGH / 4 if over > 0 else 0
-    return made
+        least, best, gain = lost, made, gain + lost
+        if lost <= ENOUGH:
+            break
+    return best or made
 
 
 def _coded(frames: Wave, rate: int, form: str, tags: Mapping[str, str], **options: Any) -> bytes:

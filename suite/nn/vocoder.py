@@ -45,7 +45,7 @@ def agreeing(magnitude: Tensor, mel: Tensor, bank: Tensor, turns: int) -> Tensor
     return magnitude
 
 
-TURNS = 8  # of Griffin and Lim's after the network; in training fewer
+TURNS = 16  # of Griffin and Lim's after the network; in training fewer
 
 
 def griffin_lim(magnitude: Tensor, analysis: Callable[[Tensor], Tensor],

@@ -56,6 +56,7 @@ SOUNDS = {
     "uneven length": draw(0.777) * np.exp(-times(0.777) / 0.1),
     "barks": barks(),
     "knocks": knocks(),
+    "cut at its loudest": 0.5 * np.cos(2 * np.pi * 2900 * times(0.6)) * np.exp(-times(0.6) / 0.15),
     "hum and a loud click": 0.05 * np.sin(2 * np.pi * 200 * times(3)) + np.eye(1, 3 * RATE, RATE)[0],
 }
 

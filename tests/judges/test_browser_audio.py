@@ -49,13 +49,11 @@ def settings(data, tmp_path, ending=".wav"):
     return restore(tmp_path / f"a{ending}")
 
 
-def test_a_prompt_becomes_a_sound_with_spectrograms_on_the_way(page, tmp_path):
-    watch(page)
-    fill(page, prompt="a dog barking", num_inference_steps=40, seconds=2)
+def test_a_prompt_becomes_a_sound(page, tmp_path):
+    fill(page, prompt="a dog barking", num_inference_steps=10, seconds=2)
     page.keyboard.press("Control+Enter")
     data = changed(page, None)
     assert re.fullmatch(r"made in \d+\.\d s", told(page, "made in"))
-    assert page.evaluate("window.previews.size") > 1
     assert samples(data).shape == (1, 2 * RATE) and page.evaluate(LENGTH, LINK) == 2 * RATE
     page.wait_for_function("document.querySelector('.desk.audio .player #duration').innerText === '0:02'")
     told_inside, seed = settings(data, tmp_path), int(box(page, "seed").input_value())
@@ -84,13 +82,15 @@ def test_another_sound_of_the_session_is_played_when_its_spectrogram_is_chosen(p
     fill(page, num_audios=1)
 
 
-def test_the_settings_of_a_dropped_sound_make_it_again(page):
-    first = make(page, prompt="a flute playing A4", negative_prompt="noise", num_inference_steps=3, seconds=1)
+def test_the_settings_of_a_dropped_sound_make_it_again(page, tmp_path):
+    first = make(page, prompt="a flute", negative_prompt="noise", num_inference_steps=3, seconds=1)
     make(page, prompt="a gong", negative_prompt="", num_inference_steps=2, seconds=2)
     drop(page, first, "a.wav", "audio/wav")
     told(page, "settings restored; press Make for the same sound")
-    page.wait_for_function("document.querySelector('#audio-prompt textarea').value === 'a flute playing A4'")
-    assert make(page) == first
+    page.wait_for_function("document.querySelector('#audio-prompt textarea').value === 'a flute'")
+    again = make(page)
+    assert settings(again, tmp_path) == settings(first, tmp_path)
+    assert np.abs(samples(again) - samples(first)).max() <= 2 / 32768  # where rounding fell otherwise
 
 
 def test_a_loop_is_played_again_and_again(page, tmp_path):
@@ -110,11 +110,12 @@ def test_a_loop_is_played_again_and_again(page, tmp_path):
     box(page, "loop").uncheck()
 
 
-def test_stop_yields_what_there_is(page):
+def test_spectrograms_are_seen_on_the_way_and_stop_yields_what_there_is(page):
+    watch(page)
     fill(page, prompt="a dog barking", num_inference_steps=1000, seconds=1)
     old = href(page)
     go(page)
-    told(page, "step 2")
+    page.wait_for_function("window.previews.size > 2")
     seen(page, "button.stop:not([disabled])").click()
     assert re.search(r"stopped at step \d+ of 1000 after", told(page, "stopped"))
     assert samples(changed(page, old)).shape == (1, RATE)
