@@ -113,11 +113,9 @@ class AudioAdapter:
         sounds = []
         for i, wave in enumerate(decoded[:, 0].numpy().astype(np.float32)):
             made = _ended(wave, length(request), request.loop)
-            samples = widened(made, RATE) if request.channels == 2 else made[None]
+            samples = widened(made, RATE, request.loop) if request.channels == 2 else made[None]
             if request.normalize:
-                turns = 3 if request.loop else 1  # so that what limits the peaks closes, too
-                levelled = normalized(np.tile(samples, turns), RATE, request.loudness, request.ceiling)
-                samples = levelled[:, turns // 2 * len(made) :][:, : len(made)]
+                samples = normalized(samples, RATE, request.loudness, request.ceiling, request.loop)
             else:
                 samples = samples / max(1.0, float(np.abs(samples).max()))
             sounds.append(Sound(samples, RATE, dict(settings[i]) if settings else None))

@@ -6,6 +6,7 @@ number, so a run that was killed goes on from its checkpoint to the same weights
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,13 +33,18 @@ from suite import storage
 from suite.nn.vocoder import SPAN
 from suite.text import load as load_text
 
-RECORDED, PLAYED = ("event", "count", "texture", "then", "over"), ("note", "notes", "chord", "repeat")
+KINDS = (  # of scenes, in turn
+    *[("event", "count", "texture")] * 3,
+    ("then", "over"),
+    *[("note", "notes", "chord", "repeat")] * 2,
+)
+MIXED = 0.5  # share of the examples that another is laid over, if each holds one sound
 STEPS = 115  # of a stored spectrogram, in one unit of a computed one
 SILENCE = -1.0
 
 
 def scenes(data: Path, count: int, seed: int) -> dict[str, Tensor]:
-    """Composed scenes, three in five of recorded sounds, as the judge hears them.
+    """Composed scenes of NAMES, as the judge hears them.
 
     Args:
         data: the packs.
@@ -46,10 +52,12 @@ def scenes(data: Path, count: int, seed: int) -> dict[str, Tensor]:
         seed: of the scenes.
     Returns: `mel` (N, M, L) int8, in 1 / STEPS; `heard` (N, names) uint8, 1 where one of NAMES is heard.
     """
-    composers = [Composer(data, RECORDED)] * 3 + [Composer(data, PLAYED)] * 2
+    composers = [Composer(data, kinds) for kinds in KINDS]
+    for composer in composers:
+        composer.clips = {name: composer.clips[name] for name in HEARD}
     found, heard = [], torch.zeros(count, len(NAMES), dtype=torch.uint8)
     for number in told("scenes", range(count)):
-        scene = composers[number % 5].nth(seed, number)
+        scene = composers[number % len(KINDS)].nth(seed, number)
         found.append((tensor([scene.wave])[0, 0] * STEPS).round().clamp(-128, 127).to(torch.int8))
         for event in scene.events:
             heard[number, NAMES.index(event.name)] = 1
@@ -57,7 +65,7 @@ def scenes(data: Path, count: int, seed: int) -> dict[str, Tensor]:
 
 
 def augmented(mel: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifted in time and a little in pitch, louder or softer, filtered, blurred, with noise.
+    """Shifted in time and a little in pitch, louder or softer, filtered, blurred, with noise and gaps.
 
     Args:
         mel: (B, M, L) int8, in 1 / STEPS.
@@ -80,7 +88,30 @@ def augmented(mel: Tensor, generator: torch.Generator) -> Tensor:
     floor = draw(-1.5, -0.65) + draw(-0.3, 0.3) * (place - 0.5)
     x = torch.logaddexp(SPAN * x, SPAN * (floor + 0.1 * torch.randn(x.shape, generator=generator))) / SPAN
     soft = F.avg_pool2d(x[:, None], 3, 1, 1, count_include_pad=False)
-    return torch.lerp(x[:, None], soft, draw(-0.5, 1).clamp(0)[..., None]).clamp(min=SILENCE)
+    x = torch.lerp(x[:, None], soft, draw(-0.5, 1).clamp(0)[..., None]).clamp(min=SILENCE)
+    bands_out = (torch.arange(bands)[:, None] - draw(0, bands)).abs() < draw(-6, 8)
+    times_out = (torch.arange(length) - draw(0, length)).abs() < draw(-12, 16)
+    return x.masked_fill((bands_out | times_out)[:, None], SILENCE)
+
+
+def mixed(x: Tensor, heard: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Lays another example, up to 10 dB softer, over MIXED of those that hold one sound.
+
+    Args:
+        x: (B, 1, M, L).
+        heard: (B, names) 1 where a name is heard.
+        generator: on the CPU.
+    Returns: the examples, and the share (B, names) of each name in what is heard.
+    """
+    count = len(x)
+    other = (torch.arange(count) + 1) % count
+    single = heard.sum(1) == 1
+    chosen = single & single[other] & (torch.rand(count, generator=generator) < MIXED)
+    softer = torch.rand(count, generator=generator)[:, None, None, None] * 10 * math.log(10) / 20
+    both = torch.logaddexp(SPAN * x, SPAN * x[other] - softer) / SPAN
+    x = torch.where(chosen[:, None, None, None], both, x)
+    heard = torch.where(chosen[:, None], heard | heard[other], heard)
+    return x, F.normalize(heard.float(), p=1)
 
 
 @torch.no_grad()
@@ -142,8 +173,8 @@ def train(recipe: dict[str, Any], data: Path, out: Path) -> None:
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         rows = np.random.default_rng((seed, step)).integers(len(mel), size=options["batch"])
-        x = augmented(mel[rows], torch.Generator().manual_seed(seed * options["steps"] + step))
-        return x, F.normalize(heard[rows].float(), p=1)
+        generator = torch.Generator().manual_seed(seed * options["steps"] + step)
+        return mixed(augmented(mel[rows], generator), heard[rows], generator)
 
     facts = {"modality": "audio", "trained_on": {"scenes": len(mel), "names": len(NAMES)}}
     naming.train(recipe, targets, draw, out, facts)

@@ -32,18 +32,16 @@ from modalities.audio.compose import (
 from modalities.audio.notes import DRUMS, INSTRUMENTS, RATE, named
 from modalities.audio.sounds import SOUNDS, Clip, clip, faded, levelled, load, takes
 
-# Recorded sounds of ten files or more, some of which are held out.
+# Recorded sounds of eighteen files or more, of which two or more are held out: the judge can learn them.
 HEARD = (
-    "baby", "bell", "birds", "camera", "chain", "chainsaw", "chewing", "click", "clock", "crash cymbal",
-    "dog", "door slam", "drill", "engine", "fire", "hand drum", "helicopter", "hi-hat", "kick drum", "laser",
-    "metal clang", "rain", "rooster", "sea waves", "shaker", "snare drum", "sneeze", "sticky tape", "tabla",
-    "theremin", "trash can", "wine glass",
+    "baby", "bell", "chainsaw", "click", "clock", "dog", "door slam", "fire", "helicopter", "hi-hat",
+    "kick drum", "metal clang", "rain", "rooster", "sea waves", "sneeze", "tabla", "trash can",
 )  # fmt: skip
 COUNTED = {  # how often the shortest of a sound's held-out events fits into a scene, up to five
-    "bell": 5, "click": 5, "dog": 5, "door slam": 5, "hand drum": 5, "hi-hat": 5, "kick drum": 5,
-    "metal clang": 5, "rooster": 3, "snare drum": 5, "sneeze": 5, "tabla": 5, "trash can": 5,
+    "bell": 5, "click": 5, "dog": 5, "door slam": 5, "hi-hat": 5, "kick drum": 5, "metal clang": 5,
+    "rooster": 3, "sneeze": 5, "tabla": 5, "trash can": 5,
 }  # fmt: skip
-NAMES = tuple(sorted({*SOUNDS, *INSTRUMENTS, *DRUMS}))
+NAMES = tuple(sorted({*HEARD, *INSTRUMENTS, *DRUMS}))  # from which the judge chooses
 WORDINGS = (
     "a recording of {}",
     "you can hear {}",
@@ -133,19 +131,22 @@ def _sound(rng: random.Random) -> Iterator[Prompt]:
         yield Prompt(WORDINGS[i % len(WORDINGS)].format(SOUNDS[name].phrases[0]), KINDS[4], (name,))
 
 
-def _pairs(rng: random.Random, how: str, kind: str) -> Iterator[Prompt]:
-    for first, second in _shuffled(rng, [pair for pair in permutations(HEARD, 2) if held_out_pair(*pair)]):
-        ends = SOUNDS[first], SOUNDS[second]
-        if kind != "over" or [end.kind for end in ends] == ["event", "texture"]:
-            yield Prompt(how.format(*(end.phrases[0] for end in ends)), kind, (first, second))
+def _pairs(rng: random.Random) -> list[tuple[str, str]]:
+    return _shuffled(rng, [pair for pair in permutations(HEARD, 2) if held_out_pair(*pair)])
 
 
 def _then(rng: random.Random) -> Iterator[Prompt]:
-    return _pairs(rng, "{}, then {}", KINDS[5])
+    for first, second in _pairs(rng):
+        said = f"{SOUNDS[first].phrases[0]}, then {SOUNDS[second].phrases[0]}"
+        yield Prompt(said, KINDS[5], (first, second))
 
 
 def _over(rng: random.Random) -> Iterator[Prompt]:
-    return _pairs(rng, "{} over {}", KINDS[6])
+    for how in ("{} over {}", "{} with {} in the background"):
+        for first, second in _pairs(rng):
+            if (SOUNDS[first].kind, SOUNDS[second].kind) == ("event", "texture"):
+                said = how.format(SOUNDS[first].phrases[0], SOUNDS[second].phrases[0])
+                yield Prompt(said, KINDS[6], (first, second))
 
 
 def recordings(data: Path) -> dict[str, list[Clip]]:

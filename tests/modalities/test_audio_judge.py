@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,8 @@ from suite.nn.vocoder import Vocoder
 
 TEXTS = {  # what the pack calls a class, where it is not the class's own name
     "dog": "dog bark", "sneeze": "person sneeze", "hi-hat": "hi-hat raw", "kick drum": "bass drum boom",
-    "snare drum": "snare drum dub", "tabla": "tabla na", "metal clang": "metal hit",
-    "trash can": "trash can hit",
-    "click": "click interface sound", "baby": "baby cry", "clock": "clock tick", "fire": "fire crackling",
-    "engine": "engine noise", "birds": "birds", "sticky tape": "duct tape", "wine glass": "glass tone",
-    "crash cymbal": "crash cymbal",
+    "tabla": "tabla na", "metal clang": "metal hit", "trash can": "trash can hit", "baby": "baby cry",
+    "click": "click interface sound", "clock": "clock tick", "fire": "fire crackling",
 }  # fmt: skip
 MARKS = {name: 7000 + 48 * i for i, name in enumerate(NAMES)}  # Hz
 
@@ -131,7 +129,7 @@ def test_the_prompts_ask_for_what_training_never_has():
     ("two notes", r"an? [a-z ]+ (play|sing)ing [A-G]#?\d, then [A-G]#?\d"),
     ("repeats", r"(two|three|four|five|six|seven|eight) [a-z -]+s at \d+ bpm"),
     ("then", r".+, then .+"),
-    ("over", r".+ over .+"),
+    ("over", r".+ over .+|.+ with .+ in the background"),
 ])  # fmt: skip
 def test_prompts_read_as_training_captions_do(kind, said):
     texts = [p.text for p in prompts(30) if p.kind == kind]
@@ -330,9 +328,11 @@ with_packs = pytest.mark.skipif(not DATA, reason="SUITE_DATA names no folder wit
 
 
 @with_packs
-def test_the_sounds_of_the_prompts_are_those_with_held_out_recordings():
-    held = {one.name for one in load(Path(DATA)) if one.held}
-    assert held == set(HEARD)
+def test_the_sounds_of_the_prompts_are_those_of_many_files():
+    counts = Counter(one.name for one in load(Path(DATA)))
+    held = Counter(one.name for one in load(Path(DATA)) if one.held)
+    assert {name for name, count in counts.items() if count >= 18} == set(HEARD)
+    assert min(held[name] for name in HEARD) >= 2
     clips = recordings(Path(DATA))
     for name, most in COUNTED.items():
         shortest = min(len(take) for one in clips[name] for take in takes(one.path, SOUNDS[name].gap)[:1])
@@ -344,9 +344,20 @@ def test_augmenting_keeps_silence_silent_but_for_the_noise_and_moves_the_rest_to
     mel[:, 40:60, 100:140] = 100
     x = judge_train.augmented(mel, torch.Generator().manual_seed(0))
     assert x.shape == (64, 1, 100, 240) and (x >= -1).all() and (x < 1.5).all()
-    assert (x[:, :, :30].mean() < -0.8) and (x[:, :, 45:55].amax(3) > 0.5).all()
+    assert (x[:, :, :30].mean() < -0.8) and (x[:, :, 45:55].amax((2, 3)) > 0.5).float().mean() > 0.9
     assert torch.equal(x, judge_train.augmented(mel, torch.Generator().manual_seed(0)))
-    assert 15 < x[:, 0, 50].argmax(1).float().std() < 30 or (x[:, 0, 50].argmax(1) != 100).any()
+    middles = (x[:, 0, 45:55].mean(1) > 0).float() @ torch.arange(240.0) / (x[:, 0, 45:55].mean(1) > 0).sum(1)
+    assert 8 < middles.std() < 20
+
+
+def test_a_sound_laid_over_another_is_heard_beside_it():
+    x, heard = torch.full((32, 1, 4, 6), -1.0), torch.eye(32, dtype=torch.uint8)
+    x[:, :, 1], heard[0, 1] = 0.5, 1  # the first holds two sounds
+    found, shares = judge_train.mixed(x, heard, torch.Generator().manual_seed(0))
+    two = (shares > 0).sum(1) == 2
+    assert two[0] and 6 < two.sum() < 26 and torch.allclose(shares.sum(1), torch.ones(32))
+    assert torch.equal(found[0], x[0]) and torch.equal(found[~two], x[~two])
+    assert (found[two][1:, :, 1] > 0.5).all()
 
 
 RECIPE = {
@@ -360,7 +371,7 @@ RECIPE = {
 def reads_words(monkeypatch, words):
     for module in (naming, judge_train):
         monkeypatch.setattr(module, "load_text", lambda name: words)
-    monkeypatch.setattr(judge_train, "PLAYED", judge_train.RECORDED)
+    monkeypatch.setattr(judge_train, "KINDS", judge_train.KINDS[:4])
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(packs, tmp_path, reads_words, played, monkeypatch):
