@@ -1,4 +1,4 @@
-"""README's blocks run as printed, on the tiny model in place of the shipped one."""
+"""README's blocks run as printed, on the tiny models in place of the shipped ones."""
 
 import re
 import shlex
@@ -14,8 +14,8 @@ CONSOLE = re.findall(r"^```console\n(.*?)^```", TEXT, re.M | re.S)
 
 
 @pytest.fixture(autouse=True)
-def shipped(tiny_model, words, monkeypatch, tmp_path):
-    monkeypatch.setattr("suite.storage.roots", lambda: [tiny_model.parent])
+def shipped(tiny_model, tiny_audio_model, words, monkeypatch, tmp_path):
+    monkeypatch.setattr("suite.storage.roots", lambda: [tiny_model.parent, tiny_audio_model.parent])
     monkeypatch.chdir(tmp_path)
 
 
@@ -33,8 +33,9 @@ def test_console_blocks_run(block):
 
 
 def test_every_command_and_option_named_is_one(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["image", "--help"])
-    known = capsys.readouterr().out
-    drawing = " ".join(line for block in CONSOLE for line in block.splitlines() if "suite image" in line)
-    assert all(option in known for option in re.findall(r"--[a-z-]+", drawing))
+    for medium in ("image", "audio"):
+        with pytest.raises(SystemExit):
+            cli.main([medium, "--help"])
+        known = capsys.readouterr().out
+        lines = [line for block in CONSOLE for line in block.splitlines() if f"suite {medium}" in line]
+        assert lines and all(option in known for option in re.findall(r"--[a-z-]+", " ".join(lines)))

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Words
 from PIL import Image, ImageDraw
 
 from modalities.image import judge, judge_train, measure
@@ -19,6 +18,7 @@ from modalities.image.judge import Verdict, evaluate, scores, verdict
 from modalities.image.prompts import COLOURS, KINDS, OBJECTS, PAINTED, Prompt, prompts, real_scene, stills
 from suite import cli, storage
 from suite.nn import NETWORKS
+from tests.conftest import Words
 
 SIDE = 128
 
