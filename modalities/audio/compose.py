@@ -38,7 +38,7 @@ ROOM = 4.85  # seconds in which all of a scene sounds, from its start
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 TIMES = {1: "once", 2: "twice"}
 TEMPOS = (60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 180, 200)  # beats a minute
-KINDS = {"note": 30, "notes": 14, "chord": 6, "repeat": 10, "event": 16, "count": 8, "texture": 8, "then": 4,
+KINDS = {"note": 18, "notes": 20, "chord": 6, "repeat": 16, "event": 14, "count": 9, "texture": 7, "then": 6,
          "over": 4}
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 10, 12)
 COURSES = {"fading in": (0.0, 1.0), "fading out": (1.0, 0.0), "getting louder": (0.12, 1.0),
@@ -254,9 +254,19 @@ class Composer:
                            f"{count} {instrument.name} notes on {named(key)}"))
 
     def _event(self, rng: random.Random) -> Scene:
+        """Once, or, if it is said to be happening and may come again, on and on until the window's end."""
         sounding = self._class(rng, "event")
-        wave = self._take(rng, sounding)
-        return finish(rng, "event", self._said(rng, sounding), [(0.0, wave, sounding.name, None)])
+        words, wave = self._said(rng, sounding), self._take(rng, sounding)
+        parts: list[Part] = [(0.0, wave, sounding.name, None)]
+        at, gap = len(wave) / RATE, max(sounding.gap, 0.15) * rng.uniform(1, 4)
+        if sounding.several and happens(words) and rng.random() < 0.5:
+            path = self._clip(rng, sounding.name).path
+            while (waves := takes(path, sounding.gap)[:3]) and at + gap < ROOM - len(wave) / RATE:
+                at += gap * rng.uniform(0.85, 1.15)
+                wave = coloured(rng, rng.choice(waves), ROOM)
+                parts.append((at, wave, sounding.name, None))
+                at += len(wave) / RATE
+        return finish(rng, "event", words, parts)
 
     def _count(self, rng: random.Random) -> Scene:
         for _ in range(50):
@@ -291,6 +301,9 @@ class Composer:
     def _texture(self, rng: random.Random) -> Scene:
         sounding = self._class(rng, "texture")
         wave = self._piece(rng, sounding, rng.uniform(1.5, ROOM))
+        if rng.random() < 0.75:
+            while len(wave) < WINDOW:
+                wave = joined(wave, self._piece(rng, sounding, rng.uniform(1.5, ROOM)))
         course = rng.choice(tuple(COURSES)) if len(wave) > 1.4 * RATE and rng.random() < 0.45 else None
         return finish(rng, "texture", self._said(rng, sounding), [(0.0, wave, sounding.name, None)],
                       course=course)
@@ -389,6 +402,14 @@ def coloured(rng: random.Random, wave: np.ndarray, seconds: float = ROOM) -> np.
     return levelled(wave + np.float32(tilt) * low)
 
 
+def joined(wave: np.ndarray, after: np.ndarray, seconds: float = 0.15) -> np.ndarray:
+    """Two waves in one, the end of the first faded into the beginning of the second."""
+    number = min(round(seconds * RATE), len(wave), len(after))
+    rise = np.linspace(0, np.pi / 2, number, dtype=np.float32)
+    both = wave[len(wave) - number:] * np.cos(rise) + after[:number] * np.sin(rise)
+    return np.concatenate([wave[: len(wave) - number], both, after[number:]])
+
+
 def play(rng: random.Random, instrument: Instrument, notes: Sequence[tuple[float, float, int]]) -> np.ndarray:
     """Notes (start, seconds, key) on an instrument, until they have died away or there is no more room."""
     velocity = rng.randint(72, 112)
@@ -412,8 +433,12 @@ def ended(wave: np.ndarray) -> np.ndarray:
 
 def finish(rng: random.Random, kind: str, words: str, parts: Sequence[Part], tempo: int | None = None,
            course: str | None = None) -> Scene:
-    """Puts the parts into the window, silent before and after them, at the common level."""
-    wave, start = np.zeros(WINDOW, np.float32), rng.uniform(0.05, 0.15)
+    """Puts the parts into the window, silent before and after them, at the common level.
+
+    What is longer than the window fills it.
+    """
+    longest = max(len(part) for _, part, *_ in parts)
+    wave, start = np.zeros(WINDOW, np.float32), rng.uniform(0.05, 0.15) if longest < WINDOW else 0.0
     events, end = [], 0
     for at, part, name, key in parts:
         first = round((start + at) * RATE)
