@@ -45,7 +45,7 @@ def agreeing(magnitude: Tensor, mel: Tensor, bank: Tensor, turns: int) -> Tensor
     return magnitude
 
 
-TURNS = 16  # of Griffin and Lim's after the network; in training fewer
+TURNS = 32  # of Griffin and Lim's after the network; in training fewer
 
 
 def griffin_lim(magnitude: Tensor, analysis: Callable[[Tensor], Tensor],
@@ -145,10 +145,16 @@ class Vocoder(nn.Module):
         window = torch.hann_window(self.n_fft, device=frames.device)
         pieces = torch.fft.irfft(frames, self.n_fft, dim=1) * window[:, None]
         weights = window.square()[None, :, None].expand(1, -1, frames.shape[-1])
-        added, weight = (F.fold(x, (1, length), (1, self.n_fft), stride=(1, self.hop))[:, :, 0]
-                         for x in (pieces, weights))
+        added, weight = self._added(pieces), self._added(weights)
         sides = (self.n_fft - self.hop) // 2
         return (added / weight.clamp(min=1e-8))[..., sides : length - sides]
+
+    def _added(self, pieces: Tensor) -> Tensor:
+        """(B, n_fft, L) to their sum (B, 1, n_fft + hop * (L - 1)), each `hop` samples after the one before."""
+        hops = pieces.unflatten(1, (-1, self.hop)).unbind(1)
+        late = len(hops) - 1
+        added = torch.stack([F.pad(part, (i, late - i)) for i, part in enumerate(hops)]).sum(0)
+        return added.transpose(1, 2).flatten(1)[:, None]
 
 
 class Codec(nn.Module):

@@ -172,12 +172,35 @@ def test_what_is_over_a_texture_is_louder_and_inside_it(heard):
     assert len(scenes) > 20
 
 
+def fills(scene):
+    """Whether it sounds from the window's beginning to its end."""
+    return scene.kind == "texture" and scene.events[0].seconds == WINDOW / RATE
+
+
+def test_most_textures_fill_the_window(heard):
+    textures = [scene for scene in heard if scene.kind == "texture"]
+    full = [scene for scene in textures if fills(scene)]
+    assert 0.6 < len(full) / len(textures) < 0.9
+    for scene in full:
+        assert sounds.energy(scene.wave)[20:-20].min() > -40 or scene.course
+
+
+def test_what_happens_may_come_again_until_the_end_and_what_is_struck_once_does_not(heard):
+    events = [scene for scene in heard if scene.kind == "event"]
+    again = [scene for scene in events if len(scene.events) > 1]
+    assert 0.2 < len(again) / sum(compose.happens(scene.caption) for scene in events) < 0.7
+    for scene in again:
+        assert compose.happens(scene.caption) and sounds.SOUNDS[scene.events[0].name].several
+        assert scene.events[-1].start + 1.5 > compose.ROOM - scene.events[0].seconds - 0.6
+
+
 def test_all_scenes_are_silent_around_and_as_loud_as_one_another(scenes):
     for scene in scenes[::2]:
         wave = scene.wave
         assert wave.shape == (WINDOW,) and wave.dtype == np.float32
         sounding = np.flatnonzero(wave)
-        assert 0.049 * RATE < sounding[0] < 0.2 * RATE and sounding[-1] < WINDOW - 0.05 * RATE, scene.caption
+        if not fills(scene):
+            assert 0.049 * RATE < sounding[0] < 0.2 * RATE and sounding[-1] < WINDOW - 0.05 * RATE
         assert abs(wave).max() <= sounds.PEAK + 1e-6
         rms = np.sqrt((wave.reshape(-1, sounds.FRAME)[sounds.energy(wave) > -30] ** 2).mean())
         assert rms == pytest.approx(0.1, rel=0.01) or (rms < 0.1 and abs(wave).max() > 0.94)
@@ -231,7 +254,7 @@ def test_a_note_has_the_pitch_and_the_instrument_of_its_caption(music):
         assert abs(off(wave, event.key)) < 35, scene.caption
         assert said_keys(scene.caption) in ([event.key], [])
         told += bool(said_keys(scene.caption))
-    assert told > 100
+    assert told > 60
 
 
 def test_notes_follow_one_another_in_the_order_of_the_caption(music):

@@ -267,6 +267,8 @@ def test_an_oracle_scores_near_one_and_a_shuffled_one_near_nothing(packs, played
     asked, clips, sheet = prompts(4), recordings(packs), tmp_path / "sheet.png"
     report = evaluate(drawing(asked, clips), Marks(), 4, 0, sheet=sheet)
     assert report["scores"]["mean"]["right"] > 0.95 and report["exactness"]["length"] == 1
+    notes = [row for row in report["prompts"] if row["keys"]]
+    assert all(row["heard"]["keys"] == pytest.approx(row["keys"], abs=0.2) for row in notes)
     assert Image.open(sheet).width > 1000
     texts = [p.text for p in asked]
     turned = {text: texts[i] for text, i in zip(texts, judging.others([p.kind for p in asked]), strict=True)}
@@ -282,6 +284,7 @@ def test_noise_scores_nothing(packs, played):
 
     table = evaluate(draw, Marks(), 4, 0)["scores"]
     assert table["mean"]["right"] < 0.1 and all(table[kind]["seen"] == 0 for kind in KINDS[:3])
+    assert table["mean"]["seen"] == table["events"]["seen"] / 4
 
 
 def test_the_judge_s_own_scores_are_its_own(packs, played):
