@@ -1,8 +1,8 @@
 """Training for every medium: a recipe and captioned examples become a model folder.
 
-A recipe (TOML) says what to train: an autoencoder, a vocoder, or a denoiser on the latents of one. The
-examples are drawn once into a pool on disk, from which every step draws by its own number; so a run that was
-killed goes on from its last checkpoint to the same weights.
+A recipe (TOML) says what to train: an autoencoder of signals or of surfaces, a vocoder, or a denoiser on the
+latents of one. The examples are drawn once into a pool on disk, from which every step draws by its own
+number; so a run that was killed goes on from its last checkpoint to the same weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from suite.adapter import Adapter
 from suite.cli import Parser
 from suite.denoiser import Denoiser
 from suite.latent import IdentityLatent, Latent
-from suite.loss import autoencoder_loss, denoising_loss, vocoder_loss
+from suite.loss import autoencoder_loss, denoising_loss, surface_loss, vocoder_loss
 from suite.pipeline import Pipeline, latent_of
 from suite.pool import Pool, prepare, read_pool
 from suite.schedules import make
@@ -41,6 +41,7 @@ else:
 Recipe = dict[str, Any]
 NEEDS = {  # kind -> what its recipe must have, beside [data] pool, [network] type and the numbers of [train]
     "autoencoder": {"train": ("kl_weight",)},
+    "surface": {"train": ("kl_weight",)},
     "vocoder": {"train": ("crop",)},
     "diffusion": {"schedule": ("name",), "text": ("name",)},
 }
@@ -156,7 +157,7 @@ def train(
     """The training loop; what to do with each step is the caller's.
 
     Args:
-        recipe: as `read_recipe` gives it; of kind autoencoder or diffusion.
+        recipe: as `read_recipe` gives it.
         pool: the examples.
         out: where `checkpoint.safetensors` is looked for and, every `save_every` steps, written.
         empty: features of the empty prompt, which takes the place of a share `drop` of the captions.
@@ -217,7 +218,8 @@ def train(
                         loss = vocoder_loss(x, y, network.analysis(x).abs(), magnitude)
                     else:
                         y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
-                        loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
+                        error = surface_loss if recipe["kind"] == "surface" else autoencoder_loss
+                        loss = error(x, y, mean, logvar, told["kl_weight"])
                 else:
                     cond = pool.text(rows)
                     if empty is not None and told.get("drop", 0.1):
@@ -275,6 +277,22 @@ def finished_autoencoder(module: Any, pool: Pool, count: int = 256) -> dict[str,
         "shift_factor": flat[0].mean().item(),
         "psnr": round(10 * math.log10(4 * items / error), 2),
     }
+
+
+@torch.no_grad()
+def finished_surface(module: Any, pool: Pool, count: int = 128) -> dict[str, float]:
+    """The scale of the latents, and how well `count` shapes of the pool come back at the places asked about.
+
+    Returns: `scaling_factor`, `shift_factor`, and the mean over the shapes of `iou`, the share that real and
+        decoded insides have in common.
+    """
+    x = pool.signal(slice(0, count)).to(next(module.parameters()).device)
+    shares = []
+    for part in torch.split(x, 16):
+        field, _, _ = module(part)
+        real, found = part[:, 9, -field.shape[-1] :] > 0, field[:, 0] > 0
+        shares.append((real & found).sum(1) / (real | found).sum(1).clamp(min=1))
+    return {"scaling_factor": 1.0, "shift_factor": 0.0, "iou": round(torch.cat(shares).mean().item(), 3)}
 
 
 def run(
@@ -360,6 +378,10 @@ def write(
         with torch.no_grad():
             mels = module.mel(signals)
             items = adapter.preview(torch.cat([mels, module.mel(module.decode(mels))]).cpu())
+    elif recipe["kind"] == "surface":
+        settings |= finished_surface(module, pool)
+        with torch.no_grad():
+            items = adapter.preview(module.preview(module.encode(signals)[0]).cpu())
     elif text is None:
         settings |= finished_autoencoder(module, pool)
         if "encoder" in recipe["train"].get("frozen", ()):  # models that draw in its latents know its scale

@@ -4,6 +4,7 @@ from torch import nn
 
 from suite.nn.autoencoder import Autoencoder, Principal
 from suite.nn.classifier import Classifier
+from suite.nn.surface import Surface
 from suite.nn.transformer import Transformer
 from suite.nn.unet import UNet
 from suite.nn.vocoder import Vocoder
@@ -12,6 +13,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
     "principal": Principal,
+    "surface": Surface,
     "transformer": Transformer,
     "unet": UNet,
     "vocoder": Vocoder,

@@ -150,8 +150,8 @@ class Vocoder(nn.Module):
         return (added / weight.clamp(min=1e-8))[..., sides : length - sides]
 
     def _added(self, pieces: Tensor) -> Tensor:
-        """(B, n_fft, L) to their sum (B, 1, n_fft + hop * (L - 1)), each `hop` samples after the one before."""
-        hops = pieces.unflatten(1, (-1, self.hop)).unbind(1)
+        """Frames (B, n_fft, L), `hop` samples apart, to their sum (B, 1, n_fft + hop * (L - 1))."""
+        hops = pieces.reshape(len(pieces), -1, self.hop, pieces.shape[-1]).unbind(1)
         late = len(hops) - 1
         added = torch.stack([F.pad(part, (i, late - i)) for i, part in enumerate(hops)]).sum(0)
         return added.transpose(1, 2).flatten(1)[:, None]

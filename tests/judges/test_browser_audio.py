@@ -13,7 +13,7 @@ from tests.judges.conftest import box, drop, fill, fits_a_phone, go, seen, told,
 pytestmark = pytest.mark.browser
 TAB = "Audio"
 LINK = ".desk.audio .player a[download]"
-LOADED = ".desk.audio .source [aria-label=Clear]"  # there with a waveform or, where it fails, the browser's own player
+LOADED = ".desk.audio .source [aria-label=Clear]"  # whether the waveform is shown or the browser's own player
 LASTING = """seconds => {  // whether the player, of either kind, says that it holds so many
     const bare = document.querySelector(".desk.audio .player audio:not(.hidden)");
     const said = document.querySelector(".desk.audio .player #duration")?.innerText;
