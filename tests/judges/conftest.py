@@ -68,7 +68,7 @@ def address(log):
 
 
 @pytest.fixture(scope="session")
-def browser(playwright, log):  # started while the app starts
+def browser(playwright):
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -82,7 +82,7 @@ def requests():
 
 
 @pytest.fixture(scope="module")
-def page(browser, address, requests, request):
+def page(log, browser, address, requests, request):  # the app is starting while the browser does
     """The page, at the tab that the test's module names."""
     page = browser.new_page(viewport={"width": 900, "height": 700}, reduced_motion="reduce")
     page.set_default_timeout(LONG * 1000)

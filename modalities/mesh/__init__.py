@@ -1,0 +1,1 @@
+"""Meshes: coloured triangles in metres, +Y up, +Z to the front."""

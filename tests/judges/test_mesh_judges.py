@@ -1,0 +1,168 @@
+"""Our meshes as others read them: Khronos' validator and auditor, OpenUSD's validators, ffmpeg, a browser.
+
+The first two are npm packages, looked for in SUITE_NODE_MODULES or ./node_modules: `npm i --ignore-scripts
+gltf-validator @khronosgroup/gltf-asset-auditor` with `"overrides": {"canvas": "npm:@napi-rs/canvas"}`.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from imageio_ffmpeg import get_ffmpeg_exe
+from PIL import Image
+from trimesh.visual import TextureVisuals
+
+from modalities.mesh import save as saving
+from modalities.mesh.read import material
+from modalities.mesh.save import save
+from tests.judges.conftest import LONG
+
+MODULES = Path(os.environ.get("SUITE_NODE_MODULES", "node_modules")).absolute()
+AUDITOR = MODULES / "@khronosgroup" / "gltf-asset-auditor"
+TITLE = "a <b> chair 🪑 </script>"
+SETTINGS = {"suite": "0.1.0", "modality": "mesh", "request": {"prompt": TITLE, "seed": 7}}
+SCRIPT = """
+import fs from "node:fs";
+import { createRequire } from "node:module";
+const [modules, file] = process.argv.slice(2);
+const rules = modules + "/@khronosgroup/gltf-asset-auditor/tests/schemas/khronos-recommended.json";
+const report = await createRequire(modules + "/")("gltf-validator").validateBytes(
+    new Uint8Array(fs.readFileSync(file)));
+const { Auditor } = await import(modules + "/@khronosgroup/gltf-asset-auditor/dist/Auditor.js");
+const auditor = new Auditor();
+await auditor.schema.loadFromFileSystem(rules);
+auditor.schema.maxPixelsPerMeter.loadValue(-1);  // with 512 texels, small things cannot
+await auditor.model.loadFromFileSystem([file]);
+await auditor.generateReport();
+const failed = auditor.report.getItems().filter(item => item.tested && !item.pass);
+const told = {issues: report.issues, failed: failed.map(item => [item.name, item.message])};
+fs.writeSync(1, JSON.stringify(told));
+process.exit(0);
+"""
+
+
+def coloured():
+    """Boxes of three colours, 1 m high."""
+    colours = ([200, 40, 30, 255], [40, 180, 60, 255], [60, 80, 200, 255])
+    parts = [trimesh.creation.box((1 - i / 4, 0.3, 0.5)) for i in range(3)]
+    for i, (part, colour) in enumerate(zip(parts, colours, strict=True)):
+        part.apply_translation([0, 0.15 + 0.35 * i, 0])
+        part.visual.face_colors = colour
+    return trimesh.util.concatenate(parts)
+
+
+def textured(side=512):
+    """A field of hills, 1 m wide, with a picture on it."""
+    x, z = np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 24))
+    y = 0.1 * np.sin(9 * x) * np.cos(7 * z)
+    corner = (np.arange(23)[:, None] * 24 + np.arange(23)).reshape(-1, 1, 1)
+    faces = (corner + np.array([[0, 24, 1], [1, 24, 25]])).reshape(-1, 3)
+    pixels = np.random.default_rng(0).integers(60, 200, (side // 32, side // 32, 3), dtype=np.uint8)
+    pixels = pixels.repeat(32, 0).repeat(32, 1)
+    uv = np.stack([x, 1 - z], -1).reshape(-1, 2)
+    visual = TextureVisuals(uv, material=material(Image.fromarray(pixels)))
+    return trimesh.Trimesh(np.stack([x, y, z], -1).reshape(-1, 3), faces, visual=visual, process=False)
+
+
+def large():
+    """81,920 triangles, coloured by vertex; some without any area."""
+    made = trimesh.creation.icosphere(6, 0.4)
+    vertices = made.vertices.copy()
+    vertices[:50] = vertices[0]
+    colours = np.rint((vertices + 0.4) * 318).clip(0, 255).astype(np.uint8)
+    return trimesh.Trimesh(vertices, made.faces, vertex_colors=colours, process=False)
+
+
+MESHES = {"coloured": coloured, "textured": textured, "large": large}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_khronos_validator_and_auditor_have_nothing_to_say(tmp_path, name):
+    node = shutil.which("node")
+    if not node or not (AUDITOR / "dist").is_dir() or not (MODULES / "gltf-validator").is_dir():
+        pytest.skip(f"node, or gltf-validator and gltf-asset-auditor at {MODULES}, are not there")
+    save(MESHES[name](), tmp_path / "a.glb", SETTINGS)
+    (tmp_path / "judge.mjs").write_text(SCRIPT)
+    command = [node, tmp_path / "judge.mjs", MODULES, tmp_path / "a.glb"]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    counted = {key: value for key, value in told["issues"].items() if key.startswith("num")}
+    assert told["issues"]["messages"] == [] and not any(counted.values()) and len(counted) == 4
+    assert told["failed"] == []
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_openusd_validators_have_nothing_to_say(tmp_path, name):
+    pytest.importorskip("pxr")
+    from pxr import Usd, UsdValidation
+
+    save(MESHES[name](), tmp_path / "a.usdz", SETTINGS)
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    stage = Usd.Stage.Open(str(tmp_path / "a.usdz"))
+    found = UsdValidation.ValidationContext(validators).Validate(stage)
+    assert len(validators) >= 20 and [(error.GetName(), error.GetMessage()) for error in found] == []
+
+
+def test_ffmpeg_reads_a_turntable_that_starts_at_once_with_its_colour_tags(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "FRAMES", 5)
+    save(coloured(), tmp_path / "a.mp4", SETTINGS, 98)  # no multiple of 16
+    command = [get_ffmpeg_exe(), "-i", str(tmp_path / "a.mp4"), "-f", "null", "-"]
+    told = subprocess.run(command, capture_output=True, check=True).stderr.decode()
+    assert re.search(r"Video: h264.*yuv420p\(tv, bt709, progressive\), 98x98.*20 fps", told), told
+    assert re.search(r"frame= *5 ", told)
+    assert json.loads(re.search(r"comment\s+: (\{.*)", told)[1]) == SETTINGS
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The folder of a page with a pile of three colours, and of one with hills."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("coloured", "textured"):
+        save(MESHES[name](), folder / f"{name}.html", SETTINGS)
+    return folder
+
+
+def pixels(page):
+    """What is on the screen: (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(timeout=LONG * 1000))).convert("RGB")).astype(int)
+
+
+def until(page, holds):
+    """Waits for an expression about `viewer`; the page's policy allows no function that is handed to it."""
+    deadline = time.monotonic() + LONG
+    while not page.evaluate(f"{{const viewer = document.querySelector('model-viewer'); {holds}}}"):
+        assert time.monotonic() < deadline, holds
+        page.wait_for_timeout(100)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["coloured", "textured"])
+def test_a_page_opened_from_disk_shows_the_mesh_and_turns_it(browser, pages, name):
+    asked, errors = [], []
+    page = browser.new_page(viewport={"width": 320, "height": 320})
+    page.set_default_timeout(LONG * 1000)
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto((pages / f"{name}.html").as_uri())
+    until(page, "viewer.modelIsVisible")
+    assert page.title() == TITLE
+    first = pixels(page)
+    shown = np.abs(first - first[-1, 0]).max(2) > 25
+    assert 0.05 < shown.mean() < 0.9
+    if name == "coloured":
+        strong = first[first.max(2) - first.min(2) > 60]
+        assert set(strong.argmax(1).tolist()) == {0, 1, 2}
+    turned = page.evaluate("document.querySelector('model-viewer').turntableRotation")
+    until(page, f"viewer.turntableRotation > {turned} + 0.3")
+    assert (np.abs(pixels(page) - first).max(2) > 25).mean() > 0.02
+    assert not errors and all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+    page.close()
