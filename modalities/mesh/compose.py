@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from modalities.image.colour import COLOURS, SWATCHES, words
 from modalities.image.compose import SPELL, coloured, plural
 from modalities.mesh.sample import EXTENT, Sampled, sampled
 from modalities.mesh.shapes import Shape, held_out_colour, load
+from modalities.packs import read_rows
 
 Array = NDArray[Any]
 MASS = {"armor", "bacon", "bamboo", "bread", "broccoli", "butter", "cheese", "grass", "hay", "lettuce",
@@ -237,3 +238,35 @@ def painted(drawn: Sampled, colour: tuple[int, int, int], part: Array, asked_par
 def materials_of(name: str) -> list[str]:
     """The materials of which a shape of this name may be."""
     return [material for material, (*_, suits) in MATERIALS.items() if re.fullmatch(suits, name)]
+
+
+def signal(drawn: Sampled) -> Array:
+    """(10, N + Q) int16, 32767 is 1, as `suite.nn.surface.Surface` takes it: points, then queries."""
+    count, asked = len(drawn.points), len(drawn.queries)
+    places = np.concatenate([drawn.points, drawn.queries])
+    normals = np.concatenate([drawn.normals, np.zeros((asked, 3))])
+    colours = np.concatenate([drawn.colours, drawn.query_colours]) / 127.5 - 1
+    inside = np.concatenate([np.zeros(count), np.where(drawn.inside, 1, -1)])
+    rows = np.concatenate([places, normals, colours, inside[:, None]], 1)
+    return np.rint(rows.clip(-1, 1) * 32767).astype(np.int16).T
+
+
+class Drawing:
+    """The n-th training example of a folder: a scene of the shapes pack, or a mesh with its caption."""
+
+    def __init__(self, data: Path, seed: int, options: Mapping[str, Any]) -> None:
+        """Takes the folder, the seed, and of the recipe's `[data]` `cache`, `names`, `points`, `queries`."""
+        self.data, self.seed = data, seed
+        self.told = {key: options[key] for key in ("names", "points", "queries") if key in options}
+        self.rows = read_rows(data) if (data / "metadata.jsonl").is_file() and data.name != "shapes" else []
+        cache = Path(options["cache"]) if "cache" in options else None
+        self.composer = None if self.rows else Composer(data, cache, **self.told)
+
+    def __call__(self, number: int) -> tuple[Array, str]:
+        """The signal, (10, N + Q) int16, and its caption."""
+        if self.composer:
+            scene = self.composer.nth(self.seed, number)
+            return signal(scene.sampled), scene.caption
+        row, counts = self.rows[number % len(self.rows)], {k: v for k, v in self.told.items() if k != "names"}
+        drawn = sampled(self.data / row["file_name"], np.random.default_rng((self.seed, number)), **counts)
+        return signal(drawn), row["text"]

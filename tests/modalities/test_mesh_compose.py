@@ -9,7 +9,7 @@ import trimesh
 
 from modalities.image.colour import words
 from modalities.mesh import compose, shapes
-from modalities.mesh.compose import Composer, dominant, made_of, moved, tinted, worded
+from modalities.mesh.compose import Composer, Drawing, dominant, made_of, moved, tinted, worded
 from modalities.mesh.sample import EXTENT, SHEET, Sampled, Solid, sampled
 from modalities.mesh.shapes import Shape, called, held_out_colour, held_out_name, load
 
@@ -301,3 +301,23 @@ def test_a_pack_of_nothing_to_draw_is_refused_in_words(pack):
 ])
 def test_names_take_the_article_that_they_need(name, said):
     assert compose.article(name, name) == said
+
+
+def test_an_example_is_what_the_surface_network_takes(pack, tmp_path):
+    options = {"points": 64, "queries": 128, "cache": str(tmp_path)}
+    found, caption = Drawing(pack, 1, options)(3)
+    scene = Composer(pack, points=64, queries=128).nth(1, 3)
+    assert found.shape == (10, 192) and found.dtype == np.int16 and caption == scene.caption
+    points, queries = np.split(found / 32767, [64], axis=1)
+    assert np.allclose(points[:3].T, scene.sampled.points, atol=1e-4) and not points[9].any()
+    assert np.allclose(np.linalg.norm(points[3:6], axis=0), 1, atol=1e-3) and not queries[3:6].any()
+    assert ((queries[9] > 0) == scene.sampled.inside).all() and (np.abs(queries[9]) == 1).all()
+    assert np.allclose((queries[6:9].T + 1) * 127.5, scene.sampled.query_colours, atol=0.01)
+
+
+def test_meshes_with_captions_of_one_s_own_are_examples(tmp_path):
+    chair().export(tmp_path / "mine.ply")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "mine.ply", "text": "my chair"}))
+    found, caption = Drawing(tmp_path, 0, {"points": 64, "queries": 128})(5)
+    assert caption == "my chair" and found.shape == (10, 192)
+    assert np.abs(found[:3, :64] / 32767).max() == pytest.approx(EXTENT / 2, abs=0.05)
