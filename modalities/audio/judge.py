@@ -51,10 +51,16 @@ NEAR = 0.5  # LU from the target
 FIXED = ("prompt", "negative_prompt", "seed", "init", "strength", "mask", "num_audios", "channels", "loop")
 
 
-def verdict(prompt: Prompt, wave: Wave, namer: Namer) -> Verdict:
+def verdict(prompt: Prompt, wave: Wave, namer: Namer, found: Mapping[str, Any] | None = None) -> Verdict:
     """Judges one sound; it is named right if the names asked for come first.
 
     Of two at once both must be among the first AMONG, since one hides the other from the network, too.
+
+    Args:
+        prompt: what was asked.
+        wave: (N,) at RATE.
+        namer: names sounds.
+        found: what `heard` tells of it, if that is known.
     """
     from modalities.audio import measure
 
@@ -70,7 +76,7 @@ def verdict(prompt: Prompt, wave: Wave, namer: Namer) -> Verdict:
         named = {namer.names[i] for i in best} >= set(prompt.names)
     else:
         named = tuple(namer.names[i] for i in likely.argmax(1).tolist()) == prompt.names
-    seen = fits(prompt, heard(prompt, wave))
+    seen = fits(prompt, heard(prompt, wave) if found is None else found)
     return Verdict(named, seen, named and seen)
 
 
@@ -228,7 +234,8 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
     asked = prompts(count, seed)
     drawn = [draw(p.text, seed=seed + i) for i, p in enumerate(told("prompts", asked))]
     waves = [mono(sound.samples, sound.sample_rate, RATE) for sound in drawn]
-    verdicts = [verdict(p, wave, namer) for p, wave in zip(asked, waves, strict=True)]
+    found = [heard(p, wave) for p, wave in zip(asked, waves, strict=True)]
+    verdicts = [verdict(*each[:2], namer, each[2]) for each in zip(asked, waves, found, strict=True)]
     if sheet:
         from modalities.image.sheet import contact_sheet
 
@@ -240,8 +247,8 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
         "scores": table(asked, verdicts),
         "exactness": exactness(drawn),
         "prompts": [
-            {**asdict(p), **asdict(v), "heard": heard(p, wave)}
-            for p, v, wave in zip(asked, verdicts, waves, strict=True)
+            {**asdict(p), **asdict(v), "heard": what}
+            for p, v, what in zip(asked, verdicts, found, strict=True)
         ],
         "features": namer.features(waves),
     }

@@ -252,13 +252,13 @@ def signal(drawn: Sampled) -> Array:
 
 
 class Drawing:
-    """The n-th training example of a folder: a scene of the shapes pack, or a mesh with its caption."""
+    """The n-th training example of a folder: a scene of the packs, or a mesh with its caption."""
 
     def __init__(self, data: Path, seed: int, options: Mapping[str, Any]) -> None:
         """Takes the folder, the seed, and of the recipe's `[data]` `cache`, `names`, `points`, `queries`."""
         self.data, self.seed = data, seed
         self.told = {key: options[key] for key in ("names", "points", "queries") if key in options}
-        self.rows = read_rows(data) if (data / "metadata.jsonl").is_file() and data.name != "shapes" else []
+        self.rows = read_rows(data) if (data / "metadata.jsonl").is_file() else []
         cache = Path(options["cache"]) if "cache" in options else None
         self.composer = None if self.rows else Composer(data, cache, **self.told)
 
