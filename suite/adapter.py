@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import suite
 from suite.request import Request
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ GROUP = "suite.modalities"
 
 
 class Adapter(Protocol):
-    """How a medium becomes tensors and back, and what may be asked of it.
+    """How a medium becomes tensors and back, and what may be asked of it; a medium's own adapter inherits it.
 
     Attributes:
         name: the medium.
@@ -54,6 +55,14 @@ class Adapter(Protocol):
         A medium whose latents are larger than what is asked for keeps the rest, without an init file, too.
         """
 
+    def beside(self, request: Request) -> Tensor | None:
+        """Tokens (1, L, D) that go beside the prompt's, as of a picture of what is asked for; None: none."""
+        return None
+
+    def ready(self, request: Request) -> Any:
+        """An item that no model need draw, as a mesh that is only to be finished; None if one must."""
+        return None
+
     def finish(
         self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any]:
@@ -84,6 +93,12 @@ class Adapter(Protocol):
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs the medium's evaluation command."""
+
+
+def settings(adapter: Adapter, request: Request, seed: int) -> dict[str, Any]:
+    """What an item carries to where it is saved: the request that makes it alone."""
+    alone = {**request.model_dump(mode="json"), adapter.count: 1, "seed": seed}
+    return {"suite": suite.__version__, "modality": adapter.name, "request": alone}
 
 
 def names() -> list[str]:

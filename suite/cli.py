@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -150,8 +151,12 @@ def _draw(adapter: Adapter, told: dict[str, Any]) -> int:
     except ValidationError as error:
         raise ValueError(explain(error, adapter.request.model_fields)) from None
     adapter.check(request)
+    paths, began = _paths(told["output"], getattr(request, adapter.count), adapter), time.monotonic()
+    ready = adapter.ready(request)
+    if ready is not None:
+        adapter.save(ready, paths[0], media.settings(adapter, request, request.seed))
+        return _say(f"{paths[0]} ({time.monotonic() - began:.1f} s)")
     request = request.filled(storage.config(storage.find(request.model)).get("defaults", {}))
-    paths = _paths(told["output"], getattr(request, adapter.count), adapter)
 
     from suite.pipeline import load  # torch, from here on
 

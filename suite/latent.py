@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _SMALLEST = 8  # latents a side, below which a tile is mostly border
 
@@ -35,6 +36,20 @@ class Latent(Protocol):
 
     def preview(self, z: Tensor) -> Tensor:
         """(B, channels, *S / factor) to a cheap, small estimate of the signal in [-1, 1]."""
+
+
+def region(latent: Latent, mask: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    """Which latents a region of the signal touches.
+
+    Args:
+        latent: what made z of x; its module may say so itself, by `region(mask, x, z)`.
+        mask: (1, 1, *S), above 0 in the region.
+        x: (1, C, *S).
+        z: (1, channels, *s).
+    Returns: (1, 1, *s), 1 where it does, else 0.
+    """
+    own = getattr(getattr(latent, "module", None), "region", None)
+    return own(mask, x, z) if own else F.interpolate(mask, z.shape[2:], mode="area").gt(0).to(z)
 
 
 class IdentityLatent:

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import suite
+from suite import adapter as adapters
 from suite import device as devices
 from suite import drive, middleware, samplers, storage
 from suite.adapter import Adapter
 from suite.denoiser import Denoiser
 from suite.guidance import guided
-from suite.latent import AutoencoderLatent, IdentityLatent, Latent, sparing, tiled
+from suite.latent import AutoencoderLatent, IdentityLatent, Latent, region, sparing, tiled
 from suite.nn.vocoder import Codec
 from suite.noise import Noise
 from suite.paths import FLOW
@@ -158,7 +158,10 @@ class Pipeline:
         shape = self.adapter.shape(request, self.latent.factor, multiple)
         grid = levels(self.schedule, request.num_inference_steps, request.spacing, shift=request.shift)
         init, mask = self.adapter.read(request, [size * self.latent.factor for size in shape])
-        original = None if init is None else self._encode(init)
+        original = small = None
+        if init is not None:
+            original = self._encode(init)
+            small = None if mask is None else region(self.latent, mask, init, original)
         if request.init is not None:
             grid = middleware.start_at(grid, request.strength)
         cond, uncond = self._conditioning(request)
@@ -171,9 +174,9 @@ class Pipeline:
         batches = [seeds[first : first + size] for first in range(0, count, size)]
         steps_each = len(samplers.calls(request.sampler, grid, self.schedule.path))
         items: list[Any] = []
-        settings = [self._settings(request, seed) for seed in seeds]
+        settings = [adapters.settings(self.adapter, request, seed) for seed in seeds]
         for number, batch in enumerate(batches):
-            sampler = self._sampler(request, top, grid, shape, batch, original, mask)
+            sampler = self._sampler(request, top, grid, shape, batch, original, small)
             denoise = guided(
                 self.denoiser,
                 cond,
@@ -195,7 +198,7 @@ class Pipeline:
                 seconds, preview = time.monotonic() - started, self._preview(denoised)
                 yield Progress(done, total, step.sigma, seconds, denoised, preview)
             decoded = self._decode(steps.value, request.loop)
-            if init is not None and mask is not None:
+            if init is not None and mask is not None and init.shape[1:] == decoded.shape[1:]:
                 decoded = torch.lerp(init.to(decoded), decoded, mask.to(decoded))
             of = settings[len(items) : len(items) + len(batch)]
             items += self.adapter.finish(decoded.cpu(), request, of)
@@ -217,8 +220,7 @@ class Pipeline:
         x = noised(path, clean, top, noise(like))
         sampler = samplers.make(request.sampler, x, grid, path=path, noise=noise, eta=request.eta)
         if original is not None and mask is not None:
-            small = nn.functional.interpolate(mask, shape, mode="area").gt(0).to(x)
-            sampler = middleware.keep(sampler, clean, small)
+            sampler = middleware.keep(sampler, clean, mask.to(x))
         if request.loop:
             sampler = middleware.seamless(sampler, range(2, x.dim()))
         return sampler
@@ -228,6 +230,9 @@ class Pipeline:
         wanted = request.guidance != "none" and request.guidance_scale != 1
         prompts = [request.prompt, request.negative_prompt] if wanted else [request.prompt]
         cond = [self.text.encode([prompt]).to(self.device) for prompt in prompts]
+        told = self.adapter.beside(request)
+        if told is not None:
+            cond[0] = cond[0].beside(told.to(self.device))
         return cond[0], cond[1] if wanted else None
 
     @torch.no_grad()
@@ -237,12 +242,12 @@ class Pipeline:
     @torch.no_grad()
     def _decode(self, latents: Tensor, loop: bool) -> Tensor:
         space = latents.shape[2:]
-        wrap = [min(WRAP, size) if loop else 0 for size in space]
+        wrap = [min(WRAP, size) for size in space] if loop else []
         if loop:
             sides = [side for size in reversed(wrap) for side in (size, size)]
             latents = nn.functional.pad(latents, sides, mode="circular")
         decoded = self.latent.decode(latents).float()
-        for dim, (cut, size) in enumerate(zip(wrap, space, strict=True), start=2):
+        for dim, (cut, size) in enumerate(zip(wrap, space, strict=False), start=2):
             decoded = decoded.narrow(dim, cut * self.latent.factor, size * self.latent.factor)
         if not decoded.isfinite().all():
             raise FloatingPointError("the decoded result holds NaN or infinity; nothing was saved")
@@ -254,10 +259,6 @@ class Pipeline:
             return self.adapter.preview(self.latent.preview(denoised).float().cpu())
 
         return preview
-
-    def _settings(self, request: Request, seed: int) -> dict[str, Any]:
-        alone = {**request.model_dump(mode="json"), self.adapter.count: 1, "seed": seed}
-        return {"suite": suite.__version__, "modality": self.adapter.name, "request": alone}
 
 
 def _windowed(denoise: drive.Denoise, window: int) -> drive.Denoise:
@@ -332,7 +333,7 @@ def latent_of(
         return IdentityLatent(channels)
     folder = storage.find(name, near=near)
     module, told = storage.load(folder, dtype, device)
-    tile: int | None = 64
+    tile: int | None = None if told.get("kind") == "surface" else 64  # a set has no neighbours
     if told.get("vocoder"):
         vocoder, _ = storage.load(storage.find(told["vocoder"], near=folder), dtype, device)
         module, tile = Codec(module, vocoder), None  # tiles of a waveform may differ in phase

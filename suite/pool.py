@@ -20,26 +20,27 @@ from suite import storage
 from suite.latent import Latent
 from suite.text import Conditioning, TextEncoder
 
-Draw = Callable[[int], tuple[np.ndarray[Any, Any], str]]
+Array = np.ndarray[Any, Any]
+Draw = Callable[[int], tuple[Array, str] | tuple[Array, str, Array]]
 DEPENDS = ("data", "seed", "latent", "text")  # what of a recipe the pool depends on
 CHUNK = 64  # examples drawn between two notes of progress
 
 
-class Examples(torch.utils.data.Dataset[tuple[Tensor, str]]):
+class Examples(torch.utils.data.Dataset[tuple[Any, ...]]):
     """A medium's examples from `start` to `count`, by number, for worker processes to draw."""
 
     def __init__(self, draw: Draw, start: int, count: int) -> None:
-        """Takes the medium's function from number to (signal, caption)."""
+        """Takes the medium's function from number to (signal, caption), perhaps (signal, caption, tokens)."""
         self.draw, self.start, self.count = draw, start, count
 
     def __len__(self) -> int:
         """How many there are."""
         return self.count - self.start
 
-    def __getitem__(self, number: int) -> tuple[Tensor, str]:
-        """The signal (C, *S), float in [-1, 1], uint8 or int16 for its steps, and the caption."""
-        signal, caption = self.draw(self.start + number)
-        return torch.from_numpy(signal), caption
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
+        """The signal (C, *S), float in [-1, 1] or uint8 or int16 steps of it, the caption, perhaps tokens."""
+        signal, caption, *tokens = self.draw(self.start + number)
+        return torch.from_numpy(signal), caption, *map(torch.from_numpy, tokens)
 
 
 @dataclass
@@ -85,7 +86,7 @@ def prepare(
     Args:
         recipe: `[data]` says `pool`, its size, and `workers`, how many processes draw; what else the pool
             depends on is kept beside it.
-        draw: number to (signal, caption).
+        draw: number to (signal, caption), or with tokens (L, D) that go beside the caption's.
         folder: where the pool lies.
         latent: encodes the signals; None stores them as they are.
         text: encodes the captions; None leaves them out.
@@ -105,12 +106,14 @@ def prepare(
             "remove it or choose another --out"
         )
     start = made["count"]
-    for signals, captions in chunks(draw, start, count, recipe["data"].get("workers", 1)):
+    for signals, captions, *tokens in chunks(draw, start, count, recipe["data"].get("workers", 1)):
         stored = signals if latent is None else latent.encode(as_float(signals).to(device)).half().cpu()
         part: dict[str, Any] = {"signals": stored.numpy(), "captions": np.array(captions)}
         if text is not None:
             cond = text.encode(captions).to("cpu")
-            rows = [tokens[mask].half().numpy() for tokens, mask in zip(cond.tokens, cond.mask, strict=True)]
+            for more in tokens:
+                cond = cond.beside(more)
+            rows = [told[mask].half().numpy() for told, mask in zip(cond.tokens, cond.mask, strict=True)]
             part |= {"tokens": np.concatenate(rows), "lengths": np.array([len(row) for row in rows])}
         with storage.replacing(folder / f"part-{start:08d}.npz") as beside, beside.open("wb") as file:
             np.savez(file, **part)
@@ -120,7 +123,7 @@ def prepare(
         yield start
 
 
-def chunks(draw: Draw, start: int, count: int, workers: int) -> Iterator[tuple[Tensor, list[str]]]:
+def chunks(draw: Draw, start: int, count: int, workers: int) -> Iterator[Any]:
     """The examples from `start` to `count`, some at once; a ValueError of a worker in its own words."""
     if start >= count:
         return

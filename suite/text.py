@@ -53,6 +53,18 @@ class Conditioning:
         pad = torch.nn.functional.pad
         return Conditioning(pad(self.tokens, (0, 0, 0, more)), pad(self.mask, (0, more)))
 
+    def beside(self, tokens: Tensor) -> Conditioning:
+        """The same, followed in each row by tokens (B, L', D' <= D) of another kind; of zeros, they are none.
+
+        Raises: ValueError if they are wider than the text's.
+        """
+        short = self.tokens.shape[-1] - tokens.shape[-1]
+        if short < 0:
+            told = f"needs one that reads text {tokens.shape[-1]} wide or wider"
+            raise ValueError(f"the model reads text {self.tokens.shape[-1]} wide; a picture {told}")
+        mask, tokens = tokens.ne(0).any(-1), torch.nn.functional.pad(tokens, (0, short))
+        return Conditioning(torch.cat([self.tokens, tokens], 1), torch.cat([self.mask, mask], 1))
+
     def to(self, device: torch.device | str) -> Conditioning:
         """The same on another device."""
         return Conditioning(self.tokens.to(device), self.mask.to(device))

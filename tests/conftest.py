@@ -71,6 +71,18 @@ def write_audio_models(root, text, width):
     return written(root, "audio", {"audio-vocoder": first, "audio-vae": second, "audio": third})
 
 
+def write_mesh_models(root, text, width):
+    """A diffusion model `mesh` and its network of surfaces: 32 anchors, a field of 16 cells a side."""
+    sizes = {"anchors": 32, "latent_channels": 8, "width": 16, "depth": 1, "local": 8, "near": 4}
+    surface = {"type": "surface", **sizes, "points": 2048, "queries": 2048, "cells": 16}
+    first = {"kind": "surface", "network": surface, "scaling_factor": 1.0, "shift_factor": 0.0}
+    network = {"type": "transformer", "channels": 8, "width": 16, "depth": 1, "dims": 1}
+    second = {"kind": "diffusion", "network": {**network, "context_width": width}, "latent": "mesh-vae"}
+    second |= {"schedule": {"name": "flow"}, "prediction": "flow", "text": {"name": text, "width": width}}
+    second |= {"defaults": {"num_inference_steps": 3, "guidance_scale": 3.0}}
+    return written(root, "mesh", {"mesh-vae": first, "mesh": second})
+
+
 def written(root, medium, models):
     """The folder of the last of some models of random weights."""
     for seed, (name, settings) in enumerate(models.items(), start=1):
@@ -92,6 +104,12 @@ def tiny_model(tmp_path_factory):
 def tiny_audio_model(tmp_path_factory):
     """The folder of a tiny audio model that reads `Words`."""
     return write_audio_models(tmp_path_factory.mktemp("models"), "words", Words.width)
+
+
+@pytest.fixture(scope="session")
+def tiny_mesh_model(tmp_path_factory):
+    """The folder of a tiny mesh model that reads `Words`."""
+    return write_mesh_models(tmp_path_factory.mktemp("models"), "words", Words.width)
 
 
 @pytest.fixture

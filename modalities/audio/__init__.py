@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from suite.adapter import Adapter
 from suite.request import Request
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class AudioRequest(Request):
         return super().filled({**defaults, **({"strength": 1.0} if self.mask else {})})
 
 
-class AudioAdapter:
+class AudioAdapter(Adapter):
     """Sounds as `suite.adapter.Adapter` wants a medium."""
 
     name = "audio"

@@ -74,24 +74,25 @@ def mono(samples: Wave, rate: int, to: int) -> Wave:
     return resample_poly(mixed, to // common, rate // common).astype(np.float32).clip(-1, 1)
 
 
-def spans(text: str, seconds: float) -> list[tuple[float, float]]:
-    """Regions of a sound: "1-2.5,4-" is from 1 to 2.5 s and from 4 s to the end.
+def spans(text: str, whole: float, unit: str = "seconds") -> list[tuple[float, float]]:
+    """Regions of something long, as of a sound: "1-2.5,4-" is from 1 to 2.5 s and from 4 s to the end.
 
     Args:
-        text: one or more, with commas between; a side that is not told is the sound's beginning or end.
-        seconds: the sound's length.
-    Returns: (from, to) in seconds, in the order of the text.
-    Raises: ValueError for what is no region of the sound.
+        text: one or more, with commas between; a side that is not told is the beginning or the end.
+        whole: the length.
+        unit: of the length and the regions.
+    Returns: (from, to) in the order of the text.
+    Raises: ValueError for what is no region.
     """
-    found = []
+    found, example = [], "1-2.5,4-" if whole > 1 else "0-0.3,0.5-"
     for part in text.split(","):
         sides = SPAN.fullmatch(part)
         if sides is None:
-            raise ValueError(f"mask is {text!r}; it must be regions in seconds, such as 1-2.5,4-")
-        start, stop = float(sides[1] or 0), float(sides[2] or seconds)
-        if not start < stop <= seconds:
-            end = f"{math.floor(seconds * 1000) / 1000:g}"
-            told = f"{part.strip()} must begin before it ends, within the sound's {end} s"
+            raise ValueError(f"mask is {text!r}; it must be regions in {unit}, such as {example}")
+        start, stop = float(sides[1] or 0), float(sides[2] or whole)
+        if not start < stop <= whole:
+            end = f"{math.floor(whole * 1000) / 1000:g}"
+            told = f"{part.strip()} must begin before it ends, within {end} {unit}"
             raise ValueError(f"mask is {text!r}; {told}")
         found.append((start, stop))
     return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from suite.adapter import Adapter
 from suite.request import Request
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ImageRequest(Request):
     model: str = Field("image", description="A shipped model's name, a folder, a safetensors file, a hub id.")
 
 
-class ImageAdapter:
+class ImageAdapter(Adapter):
     """Pictures as `suite.adapter.Adapter` wants a medium."""
 
     name = "image"

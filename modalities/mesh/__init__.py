@@ -1,1 +1,253 @@
-"""Meshes: coloured triangles in metres, +Y up, +Z to the front."""
+"""Meshes: what may be asked of them, how they become tensors and back.
+
+`mesh.load()("a wooden chair", seed=7).meshes[0].save("chair.glb")` draws one and saves it with its settings;
+`mesh.finished(mesh.MeshRequest(input="scan.obj", height=0.9))` finishes one from elsewhere without a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from suite.adapter import Adapter
+from suite.request import FINE, Media, Request
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from modalities.mesh.save import Model
+    from suite.pipeline import Pipeline
+
+__all__ = ["MeshRequest", "adapter", "finished", "load", "restore"]
+
+POINTS, QUERIES = 2048, 2048  # of the signal that a shape is to a network
+METRES = 1.0  # the largest extent of what has no known size
+
+
+class MeshRequest(Request):
+    """What may be asked of a mesh; of `prompt`, `image` and `input` at least one."""
+
+    prompt: str = Field("", max_length=10_000, description="What to draw. (word:1.3) weighs a word.")
+    image: Media = Field(None, description="Picture of one thing on a plain ground, to be made a mesh.")
+    input: Media = Field(None, description="Mesh file to finish; nothing is drawn.")
+    num_meshes: int = Field(1, ge=1, le=256, description="Meshes to draw; each has the next seed.")
+    triangles: int = Field(20_000, ge=100, le=500_000, description="Triangles at most.")
+    height: float | None = Field(
+        None, ge=0.001, le=1000, description="Height; the rest in proportion.",
+        json_schema_extra={"unit": "m", "step": 0.01},
+    )  # fmt: skip
+    size: float | None = Field(
+        None, ge=0.001, le=1000, description="Largest extent; if neither is given, what such things have.",
+        json_schema_extra={"unit": "m", "step": 0.01},
+    )  # fmt: skip
+    texture: Literal["0", "256", "512", "1024", "2048"] = Field(
+        "1024", description="Texels of a side of the texture; 0 is colours without one."
+    )
+    metallic: float = Field(0.0, ge=0, le=1, description="How metallic.", json_schema_extra=FINE)
+    roughness: float = Field(0.9, ge=0, le=1, description="How rough; 0 mirrors.", json_schema_extra=FINE)
+    watertight: bool = Field(True, description="Close holes; a solid can be printed and sold.")
+    levels: int = Field(1, ge=1, le=5, description="Levels of detail, each of a quarter; -lod1, ... beside.")
+    side: int = Field(
+        512, ge=64, le=2048, multiple_of=2, description="Size of pictures and turntables.",
+        json_schema_extra={"unit": "px"},
+    )  # fmt: skip
+    mask: str = Field("", max_length=1000, description="Heights of the init mesh to redraw: 0-0.3 or 0.5-.")
+    model: str = Field("mesh", description="A shipped model's name, a folder, a safetensors file, a hub id.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, prompt: str) -> str:
+        return super()._not_empty(prompt) if prompt else prompt
+
+    @model_validator(mode="after")
+    def _one(self) -> MeshRequest:
+        if not self.prompt and self.image is None and self.input is None:
+            raise ValueError("prompt is missing; say what to draw, or give an image or an input file")
+        if self.height is not None and self.size is not None:
+            raise ValueError(f"height is {self.height} and size is {self.size}; give one of the two")
+        if self.loop:
+            raise ValueError("loop is for pictures, clips and sounds; a mesh has no edges to join")
+        return self
+
+    def filled(self, defaults: Mapping[str, Any]) -> MeshRequest:
+        """As of `Request`; heights that are redrawn start from noise, unless told otherwise."""
+        return super().filled({**defaults, **({"strength": 1.0} if self.mask else {})})
+
+
+class MeshAdapter(Adapter):
+    """Meshes as `suite.adapter.Adapter` wants a medium."""
+
+    name = "mesh"
+    request: type[Request] = MeshRequest
+    plural = "meshes"
+    count = "num_meshes"
+    suffixes = (".glb", ".usdz", ".obj", ".ply", ".stl", ".html", ".png", ".mp4", ".gif", ".webp")
+
+    def check(self, request: Request) -> None:
+        """Opens the files and reads the heights; ValueError if one cannot be used."""
+        from modalities.mesh.picture import opened as picture
+        from modalities.mesh.read import opened
+
+        if request.input is not None:
+            opened("input", request.input)
+        if request.init is not None:
+            opened("init", request.init)
+            _heights(request)
+        if request.image is not None:
+            picture(request.image)
+
+    def shape(self, request: Request, factor: int, multiple: int) -> tuple[int, ...]:
+        """(K,) anchors."""
+        return ((POINTS + QUERIES) // factor,)
+
+    def read(self, request: Request, size: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
+        """The init mesh as a signal (1, 10, N + Q), and 1 where points are to be redrawn (1, 1, N + Q)."""
+        if request.init is None:
+            return None, None
+        import numpy as np
+        import torch
+
+        from modalities.mesh.compose import signal
+        from modalities.mesh.sample import sampled
+
+        told = signal(sampled(request.init, np.random.default_rng(0), POINTS, QUERIES))
+        x = torch.from_numpy(told).float()[None] / 32767
+        if not request.mask:
+            return x, None
+        height = x[:, 1:2]
+        low, high = height[..., :POINTS].amin(), height[..., :POINTS].amax()
+        share = (height - low) / (high - low)
+        draw = torch.stack([(share >= start) & (share <= stop) for start, stop in _heights(request)])
+        return x, draw.any(0).float()
+
+    def beside(self, request: Request) -> Tensor | None:
+        """The picture's tokens (1, L, D)."""
+        if request.image is None:
+            return None
+        import torch
+
+        from modalities.mesh.picture import cut, opened, tokens
+
+        return torch.from_numpy(tokens(cut(opened(request.image))))[None]
+
+    def ready(self, request: Request) -> Model | None:
+        """The input mesh, finished; None without one."""
+        return None if request.input is None else finished(request)
+
+    def finish(
+        self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Any]:
+        """(B, 4, R, R, R), inside and colour, to finished meshes of real size."""
+        from modalities.mesh.finish import surface_of
+        from modalities.mesh.sizes import size_of
+
+        size = request.size  # type: ignore[attr-defined]
+        if size is None and request.height is None:  # type: ignore[attr-defined]
+            size = size_of(request.prompt) or METRES
+        made = []
+        for i, field in enumerate(decoded.float().numpy()):
+            told = dict(settings[i]) if settings else None
+            made.append(_finished(surface_of(field), request, size, told))
+        return made
+
+    def preview(self, small: Tensor) -> list[Any]:
+        """(B, 6, K) to pictures of K coloured points."""
+        from modalities.mesh.sheet import cloud
+
+        return [cloud(points.T) for points in small.float().numpy()]
+
+    def save(self, item: Model, path: Path, settings: Mapping[str, Any]) -> None:
+        """Writes a mesh, a page, a picture or a turntable, with its settings where the format has a place."""
+        from dataclasses import replace
+
+        replace(item, settings=dict(settings)).save(path)
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """The settings a mesh of ours carries."""
+        return restore(path)
+
+    def examples(
+        self, data: Path, seed: int, options: Mapping[str, Any]
+    ) -> Callable[[int], tuple[Any, ...]]:
+        """Training shapes by number: drawn from the packs in `data`, or the meshes of a captioned folder.
+
+        `pictures = true` in the recipe's `[data]` gives a picture's tokens with each.
+        """
+        from modalities.mesh.compose import Drawing
+
+        return Drawing(data, seed, options)
+
+    def sheet(self, items: Sequence[Any], path: Path) -> None:
+        """Writes pictures of meshes, or such pictures themselves, side by side."""
+        from modalities.mesh.save import Model
+        from modalities.mesh.sheet import tiled
+        from suite.storage import replacing
+
+        with replacing(path) as part:
+            tiled([item.picture() if isinstance(item, Model) else item for item in items]).save(part, "PNG")
+
+    def judge(self, argv: Sequence[str]) -> int | None:
+        """Runs `suite eval mesh`."""
+        from importlib import import_module
+
+        code: int | None = import_module("modalities.mesh.judge").main(list(argv))
+        return code
+
+
+adapter = MeshAdapter()
+
+
+def finished(request: Request) -> Model:
+    """The request's input mesh with every step of `modalities.mesh.finish`, as large as it is or as asked."""
+    from modalities.mesh.read import opened
+    from suite.adapter import settings
+
+    size = request.size  # type: ignore[attr-defined]
+    told = settings(adapter, request, request.seed)
+    return _finished(opened("input", request.input), request, size, told)
+
+
+def load(
+    model: str | Path = "mesh",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Pipeline:
+    """A pipeline that draws meshes.
+
+    Args:
+        model: a shipped model's name, a model folder or a .safetensors file.
+        device: chosen by itself when None.
+        dtype: of the networks; chosen by itself when None.
+    """
+    from suite.pipeline import load
+
+    return load(adapter, model, device, dtype)
+
+
+def restore(path: str | Path) -> dict[str, Any]:
+    """The request that a saved mesh carries, field by field, as `MeshRequest(**fields)` takes it."""
+    from modalities.mesh.save import restore
+
+    return restore(Path(path))
+
+
+def _finished(mesh: Any, request: Any, size: float | None, settings: dict[str, Any] | None) -> Model:
+    """A mesh as the request wants it finished."""
+    from modalities.mesh.finish import detail_levels, finish
+    from modalities.mesh.save import Model
+
+    texture = int(request.texture)
+    made = finish(mesh, request.triangles, request.height, size, texture, request.watertight)
+    return Model(made, detail_levels(made, request.levels)[1:], settings, request.metallic, request.roughness,
+                 request.side)  # fmt: skip
+
+
+def _heights(request: Request) -> list[tuple[float, float]]:
+    """Shares of the height that are redrawn, from the floor."""
+    from modalities.audio.read import spans
+
+    return spans(request.mask, 1.0, "of the height") if request.mask else []

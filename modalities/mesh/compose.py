@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from modalities.image.colour import COLOURS, SWATCHES, words
 from modalities.image.compose import SPELL, coloured, plural
+from modalities.mesh.picture import splat, tokens
 from modalities.mesh.sample import EXTENT, Sampled, sampled
 from modalities.mesh.shapes import Shape, held_out_colour, load
 from modalities.packs import read_rows
@@ -30,6 +31,7 @@ MASS = {"armor", "bacon", "bamboo", "bread", "broccoli", "butter", "cheese", "gr
 LEAST = 0.6  # the share of a shape that answers to its colour word
 TURN, STRETCH = 10.0, 0.12  # degrees to either side, and by how much an axis may be longer or shorter
 POINTS, QUERIES = 4096, 16384  # sampled once of each shape, of which every scene takes some
+TOLD_BY = (0.25, 0.3, 0.45)  # shares of the examples: by picture and caption, picture, caption
 FURNITURE = ("chair|armchair|bench|stool|table|desk|bed|shelf|bookcase|cabinet|dresser|wardrobe|nightstand|"
              "door|chest")
 STATUES = ("horse|dog|cat|cow|bull|deer|stag|fox|wolf|rabbit|bunny|dolphin|whale|shark|dinosaur|frog|snake|"
@@ -255,18 +257,32 @@ class Drawing:
     """The n-th training example of a folder: a scene of the packs, or a mesh with its caption."""
 
     def __init__(self, data: Path, seed: int, options: Mapping[str, Any]) -> None:
-        """Takes the folder, the seed, and of the recipe's `[data]` `cache`, `names`, `points`, `queries`."""
+        """Takes the folder, the seed, and of the recipe's `[data]` what is used.
+
+        That is `cache`, `names`, `points`, `queries`, and whether `pictures` go with the captions.
+        """
         self.data, self.seed = data, seed
         self.told = {key: options[key] for key in ("names", "points", "queries") if key in options}
         self.rows = read_rows(data) if (data / "metadata.jsonl").is_file() else []
         cache = Path(options["cache"]) if "cache" in options else None
         self.composer = None if self.rows else Composer(data, cache, **self.told)
+        self.pictures = bool(options.get("pictures", False))
 
-    def __call__(self, number: int) -> tuple[Array, str]:
-        """The signal, (10, N + Q) int16, and its caption."""
+    def __call__(self, number: int) -> tuple[Array, str] | tuple[Array, str, Array]:
+        """The signal, (10, N + Q) int16, and its caption; with pictures, one of the two may be empty."""
+        drawn, caption = self.drawn(number)
+        if not self.pictures:
+            return signal(drawn), caption
+        rng = np.random.default_rng((self.seed, number))
+        told = tokens(splat(drawn, rng))
+        shown, said = rng.choice([(1, 1), (1, 0), (0, 1)], p=TOLD_BY)
+        return signal(drawn), caption * said, told * np.float32(shown)
+
+    def drawn(self, number: int) -> tuple[Sampled, str]:
+        """The points and the caption."""
         if self.composer:
             scene = self.composer.nth(self.seed, number)
-            return signal(scene.sampled), scene.caption
+            return scene.sampled, scene.caption
         row, counts = self.rows[number % len(self.rows)], {k: v for k, v in self.told.items() if k != "names"}
         drawn = sampled(self.data / row["file_name"], np.random.default_rng((self.seed, number)), **counts)
-        return signal(drawn), row["text"]
+        return drawn, row["text"]

@@ -57,6 +57,23 @@ def finish(
     return placed(made, height, size)
 
 
+def surface_of(field: Array) -> trimesh.Trimesh:
+    """The surface of a field, closed, coloured by vertex.
+
+    Args:
+        field: (4, R, R, R) float at the centres of cells that fill [-1, 1], x first: above 0 inside, then
+            sRGB in [-1, 1]. Where it is nowhere above 0, its highest places are taken as inside.
+    """
+    inside = np.pad(field[0], 1, constant_values=min(field[0].min(), 0) - 1)
+    level = min(0.0, float(np.quantile(inside, 0.999)))
+    at, faces, _, _ = marching_cubes(inside, level, gradient_direction="ascent")
+    at = at.astype(np.float64) - 1
+    colours = [ndimage.map_coordinates(part, at.T, order=1, mode="nearest") for part in field[1:]]
+    colours = np.rint((np.stack(colours, 1).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    places = (at + 0.5) * (2 / field.shape[1]) - 1
+    return trimesh.Trimesh(places, faces, vertex_colors=colours, process=False)
+
+
 def watertight(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """A closed surface, outward, without inner shells.
 

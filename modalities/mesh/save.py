@@ -12,8 +12,9 @@ import json
 import re
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,51 @@ from suite.storage import replacing
 SIDE, FRAMES, FPS = 512, 80, 20  # of pictures in pixels; of turntables
 GREY = 245  # behind turntables in formats that are not transparent
 SWATCH, ROUGH = 4, 0.9  # texels of a palette's colour, each way; roughness of what has no material
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A finished mesh, which carries its settings to where it is saved.
+
+    Attributes:
+        mesh: in metres, +Y up.
+        levels: the same with fewer triangles, saved beside it as -lod1, -lod2, ...
+        settings: what made it, as `Result.settings` holds them.
+        metallic: 0 to 1.
+        roughness: 0 to 1.
+        side: of pictures and turntables, in pixels.
+    """
+
+    mesh: Trimesh
+    levels: Sequence[Trimesh] = ()
+    settings: dict[str, Any] | None = None
+    metallic: float = 0.0
+    roughness: float = ROUGH
+    side: int = SIDE
+
+    def save(self, path: str | Path) -> None:
+        """Saves with settings; pictures, pages and turntables are of the finest level alone."""
+        path, told = Path(path), self.settings or {}
+        shapes = [self.mesh, *self.levels] if path.suffix.lower() in SHAPES else [self.mesh]
+        for level, mesh in enumerate(shapes):
+            place = path.with_stem(f"{path.stem}-lod{level}") if level else path
+            save(with_material(mesh, self.metallic, self.roughness), place, told, self.side)
+
+    def picture(self, side: int = 256) -> Image.Image:
+        """What it looks like, (side, side) RGB."""
+        return next(_on_ground(iter([Image.fromarray(thumbnail(self.mesh, side))])))
+
+
+def with_material(mesh: Trimesh, metallic: float, roughness: float) -> Trimesh:
+    """The mesh with another surface of the same colours."""
+    made, look = _textured(mesh), {"metallicFactor": metallic, "roughnessFactor": roughness}
+    if made is None:
+        made = mesh.copy(include_cache=True)
+    else:
+        image = made.visual.material.baseColorTexture
+        made = _with(mesh, TextureVisuals(made.visual.uv, material=material(image, metallic, roughness)))
+    made.metadata["look"] = look
+    return made
 
 
 def save(mesh: Trimesh, path: Path, settings: Mapping[str, Any], side: int = SIDE) -> None:
@@ -80,6 +126,7 @@ def glb(mesh: Trimesh, settings: Mapping[str, Any]) -> bytes:
     Vertex colours are linear there, of 16 bits; what is not closed is seen from both sides.
     """
     mesh = shaded(mesh)
+    look = mesh.metadata.get("look", {"metallicFactor": 0.0, "roughnessFactor": ROUGH})
     made, name = _textured(mesh), _title(settings)
     if made is None:
         made = _split(mesh)
@@ -98,7 +145,7 @@ def glb(mesh: Trimesh, settings: Mapping[str, Any]) -> bytes:
         if "_COLOR_0" in attributes:  # trimesh writes colours of 8 bits, and any other attribute as it is
             attributes["COLOR_0"] = attributes.pop("_COLOR_0")
             tree["accessors"][attributes["COLOR_0"]]["normalized"] = True
-            tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": ROUGH}}]
+            tree["materials"] = [{"pbrMetallicRoughness": look}]
             primitive["material"] = 0
         tree["materials"][0] |= {"name": name, "doubleSided": not _closed(mesh)}
         for place in (primitive["indices"], *attributes.values()):
@@ -257,6 +304,7 @@ _WRITERS = {
     ".mp4": _mp4, ".gif": _gif, ".webp": _webp,
 }  # fmt: skip
 SUFFIXES = tuple(_WRITERS)
+SHAPES = (".glb", ".usdz", ".obj", ".ply", ".stl")
 
 
 def _title(settings: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ BANDS = 5  # octaves in which a position is told
 MARGIN = 2.5  # coarse cells around an anchor in which the field is looked at closely
 SURE = 3.0  # logit beyond which a coarse cell elsewhere is believed
 STEEP = 20.0  # logits a unit of depth below the planes that the anchors' normals span
+HALVED = (1, 0, 2)  # axes in the order in which they halve the anchors, so that their numbers say where
 CHUNK = 1 << 15  # places asked about at once
 
 
@@ -36,6 +37,21 @@ def farthest(points: Tensor, count: int) -> Tensor:
         far = torch.minimum(far, (points - last[:, None]).square().sum(-1))
         chosen.append(far.argmax(1))
     return torch.stack(chosen, 1)
+
+
+def ordered(points: Tensor) -> Tensor:
+    """The order of points (B, K, 3) in a balanced tree, halved by height, width and depth in turn: (B, K).
+
+    So the number of a point tells a network about where it is.
+    """
+    order = torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
+    groups, axis = 1, 0
+    while points.shape[1] % (2 * groups) == 0:
+        along = points[..., HALVED[axis % 3]].gather(1, order)
+        parts = order.view(len(order), groups, -1)
+        order = parts.gather(2, along.view_as(parts).argsort(2)).flatten(1)
+        groups, axis = 2 * groups, axis + 1
+    return order
 
 
 def taken(x: Tensor, index: Tensor) -> Tensor:
@@ -102,10 +118,14 @@ class Surface(nn.Module):
         self.leave = nn.Sequential(nn.Linear(local, local), nn.GELU(), nn.Linear(local, 4))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 10, N + Q) to mean and log variance, each (B, latent_channels, K): positions, then features."""
+        """(B, 10, N + Q) to mean and log variance, each (B, latent_channels, K): positions, then features.
+
+        The anchors are in the order of a balanced tree.
+        """
         points = x[:, :9, : self.points].transpose(1, 2)
         places = points[..., :3]
         anchors = taken(places, farthest(places, self.anchors))
+        anchors = taken(anchors, ordered(anchors))
         around = torch.cdist(anchors, places).topk(AROUND, largest=False).indices
         seen = taken(points, around)
         offset = 8 * (seen[..., :3] - anchors[:, :, None])
@@ -156,6 +176,12 @@ class Surface(nn.Module):
         """(4, Q) of one shape."""
         split = torch.split(places, CHUNK)
         return torch.cat([self.field(anchors[None], seen[None], part[None])[0] for part in split], 1)
+
+    def region(self, mask: Tensor, x: Tensor, z: Tensor) -> Tensor:
+        """As of `suite.latent.region`: an anchor (1, channels, K) is where the point of x next to it is."""
+        places = x[:, :3, : self.points].transpose(1, 2)
+        next_to = torch.cdist(z[:, :3].transpose(1, 2) / SCALE, places).argmin(2)
+        return mask.gt(0).to(z).gather(2, next_to[:, None])
 
     def preview(self, z: Tensor) -> Tensor:
         """(B, latent_channels, K) to (B, 6, K): each anchor's position and colour, in [-1, 1]."""

@@ -1,0 +1,238 @@
+"""What may be asked of a mesh, how it goes through the one pipeline, and what comes out of it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image, ImageDraw
+
+from modalities import mesh
+from modalities.mesh import MeshRequest, adapter
+from modalities.mesh.compose import Drawing
+from modalities.mesh.finish import surface_of
+from modalities.mesh.picture import SIDE, TOKENS, cut, splat, tokens
+from modalities.mesh.sample import sampled
+from modalities.mesh.sheet import cloud
+from modalities.mesh.sizes import size_of
+from suite import cli
+from suite.nn.surface import SCALE
+from suite.storage import ModelError
+from tests.conftest import Words, write_mesh_models
+
+RED, BLUE = (200, 40, 40), (40, 60, 200)
+SMALL = {"triangles": 500, "texture": "0"}
+
+
+class Wide(Words):
+    """As wide as a picture's tokens, or wider."""
+
+    width = 280
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory):
+    model = write_mesh_models(tmp_path_factory.mktemp("models"), "words", Wide.width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("suite.pipeline.load_text", lambda name, limit=None: Wide())
+        yield mesh.load(model)
+
+
+@pytest.fixture
+def post(tmp_path):
+    """A file: a post, red below and blue above."""
+    made = trimesh.util.concatenate([trimesh.creation.box((0.2, 1, 0.2)) for _ in range(2)])
+    made.vertices[8:, 1] += 1
+    made.visual.face_colors = [RED] * 12 + [BLUE] * 12
+    made.export(tmp_path / "post.ply")
+    return str(tmp_path / "post.ply")
+
+
+def picture(ground="white", thing=RED, side=120):
+    """A red disc on a plain ground."""
+    image = Image.new("RGB", (side, side), ground)
+    ImageDraw.Draw(image).ellipse((40, 30, 80, 70), fill=thing)
+    return image
+
+
+def refused(capsys, *arguments):
+    assert cli.main(["mesh", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def drawn(pipe, monkeypatch, *requests):
+    """The latents that runs end with, from now on."""
+    made, decode = [], pipe.latent.decode
+    monkeypatch.setattr(pipe.latent, "decode", lambda z: (made.append(z), decode(z))[1])
+    for request in requests:
+        pipe.run(request)
+    return made
+
+
+def field(side=24):
+    """A ball, red on its left and blue on its right."""
+    at = (np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij")) + 0.5) * 2 / side - 1
+    left = np.where(at[0] < 0, 1.0, -1.0)
+    return np.stack([10 * (0.6 - np.linalg.norm(at, axis=0)), left, -np.ones_like(left), -left])
+
+
+def test_the_surface_of_a_field_is_closed_outward_in_place_and_coloured():
+    made = surface_of(field())
+    assert made.is_watertight and made.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.05)
+    assert np.linalg.norm(made.vertices, axis=1) == pytest.approx(0.6, abs=0.02)
+    left = made.visual.vertex_colors[made.vertices[:, 0] < -0.2, :3]
+    assert (left == (255, 0, 0)).all()
+
+
+def test_a_field_with_nothing_inside_still_gives_a_surface_and_one_that_reaches_the_border_is_closed():
+    nothing, all_over = field(), field()
+    nothing[0] -= 50
+    all_over[0] += 50
+    assert surface_of(nothing).is_watertight and surface_of(all_over).is_watertight
+    assert surface_of(all_over).extents == pytest.approx([2, 2, 2], abs=0.2)
+
+
+def test_a_prompt_becomes_a_closed_mesh_of_the_size_such_things_have(pipe, tmp_path):
+    assert len(pipe("a wooden chair", num_meshes=2, **SMALL).meshes) == 2
+    result = pipe("a wooden chair", seed=5, levels=2, **SMALL)
+    made = result.meshes[0]
+    assert made.mesh.is_watertight or trimesh.Trimesh(made.mesh.vertices, made.mesh.faces).is_watertight
+    assert max(made.mesh.extents) == pytest.approx(size_of("chair")) and made.mesh.bounds[0, 1] == 0
+    assert len(made.mesh.faces) <= 500 and len(made.levels[0].faces) <= 125
+    made.save(tmp_path / "chair.glb")
+    assert {path.name for path in tmp_path.iterdir()} == {"chair.glb", "chair-lod1.glb"}
+    asked = mesh.restore(tmp_path / "chair.glb")
+    assert MeshRequest(**asked) == MeshRequest(**result.settings[0]["request"])
+    assert (asked["prompt"], asked["seed"], asked["num_meshes"]) == ("a wooden chair", 5, 1)
+    again = pipe.run(MeshRequest(**mesh.restore(tmp_path / "chair.glb"))).meshes[0].mesh
+    assert (again.vertices == made.mesh.vertices).all() and (again.faces == made.mesh.faces).all()
+
+
+def test_sizes_are_those_of_the_pack_or_those_that_are_asked_for(pipe):
+    assert 0.7 < size_of("a red chair") < 1.1 and size_of("three wine bottles") == 0.3
+    assert size_of("an armchair") != size_of("a chair") and size_of("a dragon") is None
+    assert pipe("a thing", height=0.25, **SMALL).meshes[0].mesh.extents[1] == pytest.approx(0.25)
+    assert max(pipe("a thing", size=3, **SMALL).meshes[0].mesh.extents) == pytest.approx(3)
+    assert max(pipe("a thing", **SMALL).meshes[0].mesh.extents) == pytest.approx(mesh.METRES)
+
+
+def test_metallic_and_rough_are_in_the_file_with_a_texture_and_without(pipe, tmp_path):
+    for texture in ("0", "256"):
+        made = pipe("a thing", triangles=200, texture=texture, metallic=1.0, roughness=0.25).meshes[0]
+        made.save(tmp_path / "a.glb")
+        data = (tmp_path / "a.glb").read_bytes()
+        tree = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+        look = tree["materials"][0]["pbrMetallicRoughness"]
+        assert (look["metallicFactor"], look["roughnessFactor"]) == (1.0, 0.25)
+        assert ("baseColorTexture" in look) == (texture != "0")
+
+
+def test_a_mesh_to_start_from_stays_the_nearer_the_less_strength(pipe, post, monkeypatch):
+    init, _ = adapter.read(MeshRequest(prompt="x", init=post), (4096,))
+    known = pipe.latent.encode(init)
+    made = drawn(pipe, monkeypatch)
+    for strength in (0.05, 1.0):
+        pipe("x", init=post, strength=strength, num_inference_steps=20, **SMALL)
+    near, far = ((z - known).abs().mean() for z in made)
+    assert 3 * near < far
+
+
+def test_only_the_heights_that_are_named_are_drawn_anew(pipe, post, monkeypatch):
+    request = pipe.request("x", init=post, mask="0.5-", **SMALL)
+    assert request.strength == 1
+    init, mask = adapter.read(request, (4096,))
+    assert mask[0, 0, :2048].mean().item() == pytest.approx(0.5, abs=0.05)
+    known = pipe.latent.encode(init)
+    upper = pipe.latent.module.region(mask, init, known)[0, 0] > 0
+    assert torch.equal(upper, known[0, 1] / SCALE > 0) and 8 < upper.sum() < 24
+    (made,) = drawn(pipe, monkeypatch, request)
+    far = (made - known).abs().amax(1)[0]
+    assert far[~upper].max() < 1e-4 < 0.1 < far[upper].median()
+
+
+def test_a_picture_changes_what_is_drawn_and_needs_no_prompt(pipe, monkeypatch):
+    requests = [pipe.request("", image=shown, **SMALL) for shown in (picture(), picture(thing=BLUE))]
+    first, second = drawn(pipe, monkeypatch, *requests)
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_a_model_that_reads_too_narrow_a_text_for_pictures_says_so(tiny_mesh_model, words):
+    with pytest.raises(ValueError, match="reads text 8 wide; a picture needs one that reads text 272"):
+        mesh.load(tiny_mesh_model)("", image=picture())
+
+
+def test_an_input_mesh_is_finished_without_a_model(post, tmp_path, capsys):
+    where = tmp_path / "done.glb"
+    told = ["--height", "0.5", "--texture", "256", "--model", "none", "-o", str(where)]
+    assert cli.main(["mesh", "--input", post, *told]) == 0
+    made = trimesh.load_mesh(where)
+    assert trimesh.Trimesh(made.vertices, made.faces).is_watertight
+    assert made.extents == pytest.approx([0.05, 0.5, 0.05], rel=0.02)
+    assert made.bounds[0, 1] == pytest.approx(0)
+    assert made.visual.material.baseColorTexture.size == (256, 256)
+    assert mesh.restore(where)["input"] == post
+    assert cli.main(["mesh", "--input", post, "-o", str(tmp_path / "a.ply")]) == 0
+    assert trimesh.load_mesh(tmp_path / "a.ply").extents == pytest.approx([0.2, 2, 0.2], rel=0.02)
+
+
+def test_what_cannot_be_is_refused_in_one_sentence(post, tmp_path, capsys):
+    out = ["-o", str(tmp_path / "a.glb")]
+    assert "prompt is missing; say what to draw, or give an image or an input file" in refused(capsys, *out)
+    assert "there is no such file" in refused(capsys, "--input", str(tmp_path / "no.obj"), *out)
+    (tmp_path / "bad.glb").write_bytes(b"glTF of another kind")
+    assert "it must be a mesh that can be read" in refused(capsys, "--input", str(tmp_path / "bad.glb"), *out)
+    white = tmp_path / "white.png"
+    Image.new("RGB", (64, 64), "white").save(white)
+    assert "image shows nothing that stands out" in refused(capsys, "--image", str(white), *out)
+    assert "give one of the two" in refused(capsys, "a", "--size", "1", "--height", "1", *out)
+    assert "loop is for pictures" in refused(capsys, "a", "--loop", *out)
+    for mask in ("0.5-2", "top"):
+        assert "of the height" in refused(capsys, "a", "--init", post, "--mask", mask, *out)
+    assert "triangles is '3'; it must be at least 100" in refused(capsys, "a", "--triangles", "3", *out)
+    assert "must be one of .glb" in refused(capsys, "a", "-o", str(tmp_path / "a.fbx"))
+    assert not (tmp_path / "a.glb").exists()
+
+
+@pytest.mark.parametrize("ground", ["white", "black", "green", "transparent"])
+def test_the_thing_is_cut_from_its_ground_and_fills_the_thumbnail(ground):
+    shown = picture("white" if ground == "transparent" else ground)
+    if ground == "transparent":
+        clear = Image.new("L", shown.size)
+        ImageDraw.Draw(clear).ellipse((40, 30, 80, 70), fill=255)
+        shown.putalpha(clear)
+    found = cut(shown)
+    assert found.shape == (SIDE, SIDE, 4) and np.abs(found[16, 16].astype(int) - (*RED, 255)).max() < 3
+    assert (found[..., 3] > 127).mean() == pytest.approx(np.pi / 4 * 0.94**2, abs=0.05)
+    assert not found[0, 0, 3] and not found[-1, -1, 3]
+
+
+def test_points_seen_from_in_front_make_such_a_picture_and_tokens_hold_all_of_it():
+    drawn = sampled(trimesh.creation.icosphere(subdivisions=3), np.random.default_rng(0), 2048, 64)
+    seen = splat(drawn, np.random.default_rng(1))
+    assert (seen[..., 3] > 127).mean() == pytest.approx(np.pi / 4 * 0.94**2, abs=0.06)
+    first, second = tokens(seen), tokens(seen[:, ::-1])
+    assert first.shape == (TOKENS, 272) and (first != second).any() and np.abs(first).max() <= 2
+
+
+def test_examples_are_told_by_picture_by_caption_or_by_both(tmp_path, post):
+    row = {"file_name": "post.ply", "text": "a post"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    draw = Drawing(tmp_path, 0, {"points": 256, "queries": 64, "pictures": True})
+    told = [(caption, bool(shown.any())) for _, caption, shown in map(draw, range(30))]
+    assert set(told) == {("a post", True), ("a post", False), ("", True)}
+
+
+def test_points_are_shown_where_they_are_the_nearest_on_top():
+    behind, front = [0, 0, -0.8, 1, -1, -1], [0, 0, 0.8, -1, -1, 1]
+    shown = np.asarray(cloud(np.array([front, behind, [-0.8, 0.8, 0, -1, 1, -1]]), 128)).astype(int)
+    blue, green = shown[..., 2] - shown[..., 0] > 60, shown[..., 1] - shown[..., 0] > 60
+    assert blue.any() and green.any()
+    assert np.argwhere(green)[:, 1].mean() < np.argwhere(blue)[:, 1].mean()
+
+
+def test_a_model_that_is_not_there_is_named():
+    with pytest.raises(ModelError, match="no-such"):
+        mesh.load("no-such")
