@@ -17,7 +17,8 @@ from suite.cli import Parser
 if TYPE_CHECKING:
     import gradio as gr
 
-TABS = ("image", "audio")  # modules beside this one
+TABS = {"image": "Image", "audio": "Audio", "mesh": "3D"}  # modules beside this one, by label
+FIRST = "image"
 CSS = """
 .gradio-container { max-width: 1400px !important; margin: 0 auto; }
 h1 { margin: 0; }
@@ -32,11 +33,17 @@ h1 { margin: 0; }
 }
 .show { --tall: min(600px, 110vw); }
 .desk.audio .show { --tall: min(340px, 66vw); }
+.desk.mesh .show { --tall: min(420px, 80vw); }
 .player, .source { --neutral-400: var(--neutral-500); }
 .dark :is(.player, .source) { --neutral-400: var(--neutral-300); }
 .gallery { height: var(--tall) !important; }
 .live:not(:has(img)) { display: none !important; }
 .show:has(.live img) .gallery { display: none !important; }
+.desk.mesh .show > :is(.live, .viewer) { order: -1; }
+.desk.mesh .show:has(.live img) .viewer, .desk.mesh .show .gallery:not(:has(img)),
+.desk.mesh .show .gallery .preview > :is(.icon-button-wrapper, .media-button) { display: none !important; }
+.desk.mesh .show .gallery { height: 124px !important; }
+.desk.mesh .show .thumbnail-small { width: 72px; height: 72px; }
 .gallery .preview::before { opacity: 1 !important; }
 .live .html-container, .status .html-container { padding: 0 !important; }
 .live img { display: block; width: 100%; height: var(--tall); object-fit: contain;
@@ -78,9 +85,9 @@ def build(*models: str) -> gr.Blocks:
     told = {medium(model): model for model in models}
     with gr.Blocks(title="Diffusion suite", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown("# Diffusion suite")
-        with gr.Tabs(selected=next(iter(told), TABS[0])):
-            for name in TABS:
-                with gr.Tab(name.capitalize(), id=name):
+        with gr.Tabs(selected=next(iter(told), FIRST)):
+            for name, label in TABS.items():
+                with gr.Tab(label, id=name):
                     import_module(f"demos.{name}").tab(told.get(name, ""))
     return page.queue()
 
@@ -91,7 +98,7 @@ def medium(model: str) -> str:
         said = storage.config(storage.find(model)).get("modality")
     except storage.ModelError:
         said = None
-    return said if said in TABS else TABS[0]
+    return said if said in TABS else FIRST
 
 
 def looks() -> dict[str, Any]:

@@ -21,7 +21,7 @@ KEPT = 24  # items of a session
 OWN = {"prompt", "negative_prompt", "seed"}  # stay when another model brings its defaults
 PLAIN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK: dict[str, Any] = {**PLAIN, "queue": False}
-Given = Callable[[Any], dict[str, Any]]
+Given = Callable[..., dict[str, Any]]
 TELLING: dict[str, Any] = {**PLAIN, "concurrency_limit": None}  # only the queue tells of warnings and states
 
 
@@ -128,18 +128,21 @@ class Desk:
         told = f"Drop a {self.words.thing} {self.words.made} here to restore its settings"
         self.file = gr.File(label=told, height=160, elem_classes="restore")
 
-    def wire(self, start: gr.components.Component, given: Given, empty: Any) -> None:
+    def wire(
+        self, start: gr.components.Component, given: Given, empty: Any, **others: gr.components.Component
+    ) -> None:
         """Ties the parts together.
 
         Args:
             start: holds what to start from.
-            given: its value to fields of the request; may raise ValueError.
+            given: its value, and those of `others` by name, to fields of the request; may raise ValueError.
             empty: its value that holds nothing.
+            others: hold other files, by field of the request; None is nothing there.
         """
-        self.start, self.given, self.empty = start, given, empty
+        self.start, self.given, self.empty, self.others = start, given, empty, others
         every, seed = list(self.fields.values()), self.fields["seed"]
         self.go.click(self.begin, self.rolling, [self.go, self.stop, seed, self.line], **QUICK).then(
-            self.making, {*every, start, self.history},
+            self.making, {*every, start, *others.values(), self.history},
             [self.line, self.live, self.gallery, self.history, self.shown],
             concurrency_id="gpu", concurrency_limit=1, **PLAIN,
         ).then(self.finish, None, [self.live, self.go, self.stop], **QUICK)  # fmt: skip
@@ -148,7 +151,7 @@ class Desk:
         self.reuse.click(self.reuse_seed, self.shown, [seed, self.rolling], **TELLING)
         self.take.click(self.taken, self.shown, start, **TELLING)
         self.gallery.select(self.select, self.history, self.shown, **TELLING)
-        told = [*every, start, self.rolling, self.line, self.file]
+        told = [*every, start, *others.values(), self.rolling, self.line, self.file]
         self.file.upload(self.restore, self.file, told, **TELLING)
         self.fields["model"].input(self.adopt, self.fields["model"], every, **QUICK)
         gr.context.Context.root_block.unload(self.forget)
@@ -171,7 +174,9 @@ class Desk:
         asked |= dict.fromkeys(empty)
         stopped = self.stops.setdefault(session.session_hash, Event())
         try:
-            moments = shared.run(self.adapter, asked | self.given(told[self.start]), stopped, self.words)
+            others = {name: told[part] for name, part in self.others.items()}
+            asked |= self.given(told[self.start], **others)
+            moments = shared.run(self.adapter, asked, stopped, self.words)
         except ValueError as error:
             moments = iter([shared.Moment(str(error), refused=True)])
         for moment in moments:
@@ -204,7 +209,7 @@ class Desk:
             if hasattr(item, "picture"):  # it is none itself
                 picture = file.with_suffix(".png")
                 item.picture().save(picture)
-            kept.append(Made(file, picture, f"{prompt[:80]}, {told}", settings))
+            kept.append(Made(file, picture, ", ".join(filter(None, [prompt[:80], told])), settings))
         return kept
 
     def finish(self) -> dict[Any, Any]:
@@ -234,6 +239,11 @@ class Desk:
             todo.append(f"drop the {thing} it started from as well{part}")
         else:
             values[self.start] = self.empty
+        for name, part in self.others.items():
+            if found[name]:
+                todo.append(f"drop the {part.label.lower()} as well")
+            else:
+                values[part] = None
         if found["model"] in [value for _, value in self.choices]:
             todo.append(f"press {make}" if painted else f"press {make} for the same {thing}")
         else:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from modalities.image.sheet import tiled
 from suite import storage
-from suite.adapter import Adapter
+from suite.adapter import Adapter, settings
 from suite.request import Control, controls, explain
 
 if TYPE_CHECKING:
@@ -142,6 +142,13 @@ def run(
         adapter.check(request)
         if stopped.is_set():
             yield Moment("stopped before the first step")
+            return
+        began = time.monotonic()
+        yield Moment("at work", 0.0)
+        ready = adapter.ready(request)
+        if ready is not None:
+            told = [settings(adapter, request, request.seed)]
+            yield Moment(f"finished in {time.monotonic() - began:.1f} s", items=[ready], settings=told)
             return
         yield Moment("loading the model", 0.0)
         from suite.drive import Kept

@@ -281,18 +281,35 @@ def finished_autoencoder(module: Any, pool: Pool, count: int = 256) -> dict[str,
 
 @torch.no_grad()
 def finished_surface(module: Any, pool: Pool, count: int = 128) -> dict[str, float]:
-    """The scale of the latents, and how well `count` shapes of the pool come back at the places asked about.
+    """Brings the features to unit variance, and the border of the inside to where most shapes come back best.
+
+    Args:
+        module: the network; its `centre` and `spread` and the bias of its logit are set.
+        pool: signals.
+        count: how many of them to measure on.
 
     Returns: `scaling_factor`, `shift_factor`, and the mean over the shapes of `iou`, the share that real and
-        decoded insides have in common.
+        decoded insides have in common at the places asked about.
     """
     x = pool.signal(slice(0, count)).to(next(module.parameters()).device)
-    shares = []
-    for part in torch.split(x, 16):
-        field, _, _ = module(part)
-        real, found = part[:, 9, -field.shape[-1] :] > 0, field[:, 0] > 0
-        shares.append((real & found).sum(1) / (real | found).sum(1).clamp(min=1))
-    return {"scaling_factor": 1.0, "shift_factor": 0.0, "iou": round(torch.cat(shares).mean().item(), 3)}
+    z = torch.cat([module.encode(part)[0] for part in torch.split(x, 16)])
+    features = z[:, 3:] * module.spread + module.centre
+    deviation, middle = torch.std_mean(features, (0, 2), keepdim=True)
+    module.spread.copy_(deviation[0])
+    module.centre.copy_(middle[0])
+    z = torch.cat([z[:, :3], (features - middle) / deviation], 1)
+    asked, logits = x[..., module.points :], []
+    for part, places in zip(torch.split(z, 16), torch.split(asked[:, :3], 16), strict=True):
+        logits.append(module.field(*module.anchored(part), places.transpose(1, 2))[:, 0])
+    real, field = asked[:, 9] > 0, torch.cat(logits)
+
+    def shared(border: float) -> float:
+        found = field > border
+        return float(((found & real).sum(1) / (found | real).sum(1).clamp(min=1)).mean())
+
+    best, border = max((shared(border), border) for border in torch.linspace(-3, 1, 41).tolist())
+    module.leave[-1].bias[0] -= border
+    return {"scaling_factor": 1.0, "shift_factor": 0.0, "iou": round(best, 3)}
 
 
 def run(

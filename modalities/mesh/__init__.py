@@ -29,11 +29,18 @@ METRES = 1.0  # the largest extent of what has no known size
 
 
 class MeshRequest(Request):
-    """What may be asked of a mesh; of `prompt`, `image` and `input` at least one."""
+    """What may be asked of a mesh; of `prompt`, `image`, `input` and `photos` at least one."""
 
     prompt: str = Field("", max_length=10_000, description="What to draw. (word:1.3) weighs a word.")
     image: Media = Field(None, description="Picture of one thing on a plain ground, to be made a mesh.")
     input: Media = Field(None, description="Mesh file to finish; nothing is drawn.")
+    photos: Media = Field(
+        None, description="Folder of photos all around one thing, to be made a mesh without a model."
+    )
+    elevation: float = Field(
+        0.0, ge=-30, le=80, description="From how far above such photos are taken.",
+        json_schema_extra={"unit": "degrees", "step": 1},
+    )  # fmt: skip
     num_meshes: int = Field(1, ge=1, le=256, description="Meshes to draw; each has the next seed.")
     triangles: int = Field(20_000, ge=100, le=500_000, description="Triangles at most.")
     height: float | None = Field(
@@ -65,8 +72,10 @@ class MeshRequest(Request):
 
     @model_validator(mode="after")
     def _one(self) -> MeshRequest:
-        if not self.prompt and self.image is None and self.input is None:
-            raise ValueError("prompt is missing; say what to draw, or give an image or an input file")
+        if not self.prompt and self.image is None and self.input is None and self.photos is None:
+            raise ValueError("prompt is missing; say what to draw, or give an image, an input file or photos")
+        if self.input is not None and self.photos is not None:
+            raise ValueError("input and photos are both given; give one of the two")
         if self.height is not None and self.size is not None:
             raise ValueError(f"height is {self.height} and size is {self.size}; give one of the two")
         if self.loop:
@@ -135,20 +144,16 @@ class MeshAdapter(Adapter):
         return torch.from_numpy(tokens(cut(opened(request.image))))[None]
 
     def ready(self, request: Request) -> Model | None:
-        """The input mesh, finished; None without one."""
-        return None if request.input is None else finished(request)
+        """The input mesh or that of the photos, finished; None without them."""
+        return finished(request) if request.input is not None or request.photos is not None else None
 
     def finish(
         self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any]:
         """(B, 4, R, R, R), inside and colour, to finished meshes of real size."""
         from modalities.mesh.finish import surface_of
-        from modalities.mesh.sizes import size_of
 
-        size = request.size  # type: ignore[attr-defined]
-        if size is None and request.height is None:  # type: ignore[attr-defined]
-            size = size_of(request.prompt) or METRES
-        made = []
+        size, made = _size(request), []
         for i, field in enumerate(decoded.float().numpy()):
             told = dict(settings[i]) if settings else None
             made.append(_finished(surface_of(field), request, size, told))
@@ -202,13 +207,20 @@ adapter = MeshAdapter()
 
 
 def finished(request: Request) -> Model:
-    """The request's input mesh with every step of `modalities.mesh.finish`, as large as it is or as asked."""
+    """The request's input mesh or that of its photos with every step of `modalities.mesh.finish`.
+
+    An input is as large as it is or as asked, what photos show as large as such things are.
+    """
+    from modalities.mesh.carve import field_of
+    from modalities.mesh.finish import surface_of
     from modalities.mesh.read import opened
     from suite.adapter import settings
 
-    size = request.size  # type: ignore[attr-defined]
-    told = settings(adapter, request, request.seed)
-    return _finished(opened("input", request.input), request, size, told)
+    told, asked = settings(adapter, request, request.seed), request.model_dump()
+    if asked["photos"] is None:
+        return _finished(opened("input", request.input), request, asked["size"], told)
+    field = field_of(asked["photos"], asked["elevation"])
+    return _finished(surface_of(field), request, _size(request), told)
 
 
 def load(
@@ -244,6 +256,15 @@ def _finished(mesh: Any, request: Any, size: float | None, settings: dict[str, A
     made = finish(mesh, request.triangles, request.height, size, texture, request.watertight)
     return Model(made, detail_levels(made, request.levels)[1:], settings, request.metallic, request.roughness,
                  request.side)  # fmt: skip
+
+
+def _size(request: Any) -> float | None:
+    """Metres of the largest extent, as asked or as such things have; None if a height is asked for."""
+    from modalities.mesh.sizes import size_of
+
+    if request.size is not None or request.height is not None:
+        return request.size
+    return size_of(request.prompt) or METRES
 
 
 def _heights(request: Request) -> list[tuple[float, float]]:

@@ -74,19 +74,30 @@ def cut(picture: Image.Image) -> Array:
     """
     image = picture.convert("RGBA")
     image.thumbnail((256, 256))
-    pixels = np.asarray(image).astype(np.float32)
-    cover = pixels[..., 3] if pixels[..., 3].min() < 128 else _object(pixels[..., :3])
-    rows, columns = np.flatnonzero((cover > 127).any(1)), np.flatnonzero((cover > 127).any(0))
-    if (cover > 127).mean() < LEAST or cover.min() > 127:
-        raise ValueError(
-            "image shows nothing that stands out; it must be of one thing on a plain or transparent ground"
-        )
-    box = np.concatenate([pixels[..., :3], cover[..., None]], -1)
-    box = box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    pixels = cut_out(image)
+    shown = pixels[..., 3] > 127
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    box = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     side = round(max(box.shape[:2]) / FILLED)
     square = Image.new("RGBA", (side, side))
     square.paste(Image.fromarray(box), ((side - box.shape[1]) // 2, (side - box.shape[0]) // 2))
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def cut_out(picture: Image.Image) -> Array:
+    """An RGBA picture (H, W, 4) uint8 whose ground is transparent.
+
+    Raises: ValueError, in one sentence, if nothing stands out.
+    """
+    pixels = np.array(picture)
+    if pixels[..., 3].min() > 127:
+        pixels[..., 3] = _object(pixels[..., :3].astype(np.float32))
+    shown = pixels[..., 3] > 127
+    if shown.mean() < LEAST or shown.all():
+        raise ValueError(
+            "image shows nothing that stands out; it must be of one thing on a plain or transparent ground"
+        )
+    return pixels
 
 
 def _object(pixels: Array) -> Array:

@@ -82,6 +82,9 @@ class Surface(nn.Module):
     point.
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, anchors: int = 128, latent_channels: int = 16, width: int = 192, depth: int = 3,
                  local: int = 96, near: int = 8, points: int = 2048, queries: int = 4096, cells: int = 96
                  ) -> None:  # fmt: skip
@@ -116,6 +119,8 @@ class Surface(nn.Module):
         self.mix = nn.Sequential(nn.GELU(), nn.Linear(local, local + 1))
         self.nearer = nn.Parameter(torch.tensor(2.0))
         self.leave = nn.Sequential(nn.Linear(local, local), nn.GELU(), nn.Linear(local, 4))
+        self.register_buffer("centre", torch.zeros(latent_channels - 3, 1))  # of the features, when trained
+        self.register_buffer("spread", torch.ones(latent_channels - 3, 1))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 10, N + Q) to mean and log variance, each (B, latent_channels, K): positions, then features.
@@ -131,6 +136,7 @@ class Surface(nn.Module):
         offset = 8 * (seen[..., :3] - anchors[:, :, None])
         h = self.gather(torch.cat([offset, seen[..., 3:]], -1)).amax(2) + self.place_in(waves(anchors))
         mean, logvar = self.code(self.encoder(h)).transpose(1, 2).chunk(2, 1)
+        mean, logvar = (mean - self.centre) / self.spread, logvar - 2 * self.spread.log()
         place = SCALE * anchors.transpose(1, 2)
         still = torch.full_like(place, -20)
         return torch.cat([place, mean], 1), torch.cat([still, logvar.clamp(-12, 4)], 1)
@@ -141,7 +147,8 @@ class Surface(nn.Module):
         The last three tell which way is out, as a normal does.
         """
         anchors = z[:, :3].transpose(1, 2) / SCALE
-        h = self.enter(z[:, 3:].transpose(1, 2)) + self.place_out(waves(anchors))
+        features = z[:, 3:] * self.spread + self.centre
+        h = self.enter(features.transpose(1, 2)) + self.place_out(waves(anchors))
         return anchors, self.seen(self.decoder(h))
 
     def field(self, anchors: Tensor, seen: Tensor, places: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from modalities.mesh import MeshRequest, adapter
 from modalities.mesh.compose import Drawing
 from modalities.mesh.finish import surface_of
 from modalities.mesh.picture import SIDE, TOKENS, cut, splat, tokens
+from modalities.mesh.render import focal, views
 from modalities.mesh.sample import sampled
 from modalities.mesh.sheet import cloud
 from modalities.mesh.sizes import size_of
@@ -178,9 +179,54 @@ def test_an_input_mesh_is_finished_without_a_model(post, tmp_path, capsys):
     assert trimesh.load_mesh(tmp_path / "a.ply").extents == pytest.approx([0.2, 2, 0.2], rel=0.02)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_photos_from_all_sides_become_the_thing(tmp_path, known, capsys):
+    outline = [(0, 0), (0.5, 0), (0.5, 0.1), (0.15, 0.3), (0.15, 1.0), (0.6, 1.2), (0.6, 1.5), (0, 1.5)]
+    upright = trimesh.transformations.rotation_matrix(-np.pi / 2, (1, 0, 0))
+    cup = trimesh.creation.revolve(outline, transform=upright)
+    cup.apply_scale((1, 1, 0.6))
+    cup.visual.face_colors = np.where(cup.triangles_center[:, :1] < 0, RED, BLUE).astype(np.uint8)
+    photos, rows = tmp_path / "photos", []
+    photos.mkdir()
+    for i, (shown, pose) in enumerate(views(cup, 24, 160, pitch=0)):
+        picture = Image.fromarray(shown)
+        if not known:
+            white = Image.new("RGB", picture.size, "white")
+            white.paste(picture, mask=picture)
+            picture = white
+        picture.save(photos / f"{i:02}.png")
+        rows.append({"file_path": f"{i:02}", "transform_matrix": pose.tolist()})
+    if known:
+        told = {"camera_angle_x": 2 * np.arctan(80 / focal(160)), "frames": rows}
+        (photos / "transforms.json").write_text(json.dumps(told))
+    out = tmp_path / "cup.glb"
+    told = ["--photos", str(photos), "--size", "1.5", "--triangles", "4000", "--texture", "0", "-o", str(out)]
+    assert cli.main(["mesh", *told]) == 0, capsys.readouterr().err
+    made = trimesh.load_mesh(out)
+    whole = trimesh.Trimesh(made.vertices, made.faces)
+    assert whole.is_watertight and made.extents == pytest.approx(cup.extents, rel=0.06)
+    assert whole.volume == pytest.approx(cup.volume, rel=0.1)
+    left = made.visual.vertex_colors[made.vertices[:, 0] < -0.2, :3].astype(int)
+    assert (left[:, 0] > left[:, 2]).mean() > 0.95
+
+
+def test_photos_that_cannot_be_used_are_refused_in_one_sentence(tmp_path, capsys):
+    out = ["-o", str(tmp_path / "a.glb")]
+    assert "it must be a folder of photos" in refused(capsys, "--photos", str(tmp_path / "none"), *out)
+    assert "which holds 0 photos; they must be 3 to 200" in refused(capsys, "--photos", str(tmp_path), *out)
+    (tmp_path / "transforms.json").write_text("{}")
+    assert "transforms.json cannot be read" in refused(capsys, "--photos", str(tmp_path), *out)
+    (tmp_path / "transforms.json").unlink()
+    for i, top in enumerate((5, 40, 75)):
+        image = Image.new("RGB", (100, 100), "white")
+        ImageDraw.Draw(image).rectangle((10, top, 90, top + 15), fill=RED)
+        image.save(tmp_path / f"{i}.png")
+    assert "nothing that all of them have in common" in refused(capsys, "--photos", str(tmp_path), *out)
+
+
 def test_what_cannot_be_is_refused_in_one_sentence(post, tmp_path, capsys):
     out = ["-o", str(tmp_path / "a.glb")]
-    assert "prompt is missing; say what to draw, or give an image or an input file" in refused(capsys, *out)
+    assert "give an image, an input file or photos" in refused(capsys, *out)
     assert "there is no such file" in refused(capsys, "--input", str(tmp_path / "no.obj"), *out)
     (tmp_path / "bad.glb").write_bytes(b"glTF of another kind")
     assert "it must be a mesh that can be read" in refused(capsys, "--input", str(tmp_path / "bad.glb"), *out)
