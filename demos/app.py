@@ -42,7 +42,8 @@ h1 { margin: 0; }
 .desk.mesh .show > :is(.live, .viewer) { order: -1; }
 .desk.mesh .show:has(.live img) .viewer, .desk.mesh .show .gallery:not(:has(img)),
 .desk.mesh .show .gallery .preview > :is(.icon-button-wrapper, .media-button) { display: none !important; }
-.desk.mesh .show .gallery { height: 124px !important; }
+.desk.mesh .show .gallery { height: 120px !important; }
+.desk.mesh .show .thumbnails { height: 80px; justify-content: safe center !important; }
 .desk.mesh .show .thumbnail-small { width: 72px; height: 72px; }
 .gallery .preview::before { opacity: 1 !important; }
 .live .html-container, .status .html-container { padding: 0 !important; }

@@ -5,7 +5,7 @@ A third party adds a medium by installing a package with such an entry point. Im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,8 @@ from suite.request import Request
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from suite.bench import Row
 
 GROUP = "suite.modalities"
 
@@ -90,6 +92,10 @@ class Adapter(Protocol):
 
     def sheet(self, items: Sequence[Any], path: Path) -> None:
         """Writes one PNG that shows items, or pictures of them, beside each other."""
+
+    def bench(self, quick: bool, model: str) -> Iterator[Row]:
+        """What else of this medium `suite bench` measures."""
+        yield from ()
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs the medium's evaluation command."""

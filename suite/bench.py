@@ -191,11 +191,8 @@ def latents(quick: bool) -> Iterator[Row]:
 def startup(quick: bool, model: str | None = None) -> Iterator[Row]:
     """From a cold start to the first saved file of each medium, against importing diffusers and no more."""
     repeats = 1 if quick else 2
-    for name in media.names():
-        adapter = media.find(name)
-        asked = model or str(controls(adapter.request)["model"].default)
-        if model and storage.config(storage.find(model)).get("modality") != name:
-            continue
+    for adapter, asked in _media(model):
+        name = adapter.name
         storage.find(asked)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"first{adapter.suffixes[0]}"
@@ -211,24 +208,30 @@ def startup(quick: bool, model: str | None = None) -> Iterator[Row]:
 def realtime(quick: bool, model: str | None = None) -> Iterator[Row]:
     """How long sounds and clips take to make beside how long they last: wall time, on every core."""
     seconds, repeats = (1.0, 1) if quick else (5.0, 5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        for name in media.names():
-            adapter = media.find(name)
-            asked = model or str(controls(adapter.request)["model"].default)
-            if "seconds" not in controls(adapter.request):
-                continue
-            if model and storage.config(storage.find(model)).get("modality") != name:
-                continue
-            pipe = load(adapter, asked, "cpu")
-            for count, target in ((20, 0.4), (4, 0.1)):
-                call = partial(pipe, "rain", seconds=seconds, num_inference_steps=count)
+    for adapter, asked in _media(model):
+        if "seconds" not in controls(adapter.request):
+            continue
+        pipe = load(adapter, asked, "cpu")
+        for count, target in ((20, 0.4), (4, 0.1)):
+            call = partial(pipe, "rain", seconds=seconds, num_inference_steps=count)
+            with threads(os.cpu_count() or 1):
                 (best,) = least([call], repeats, clock=time.perf_counter)
-                note = f"{seconds:g} s, guided, from text to finished; wall time on {os.cpu_count()} cores"
-                yield Row("realtime", f"{name}, {count} steps", best, seconds, "s", target, repeats, note)
-    finally:
-        torch.set_num_threads(threads)
+            note = f"{seconds:g} s, guided, from text to finished; wall time on {os.cpu_count()} cores"
+            yield Row("realtime", f"{adapter.name}, {count} steps", best, seconds, "s", target, repeats, note)
+
+
+def assets(quick: bool, model: str | None = None) -> Iterator[Row]:
+    """What a medium measures of itself, as the seconds of a finished mesh by step; wall time, every core."""
+    for adapter, asked in _media(model):
+        with threads(os.cpu_count() or 1):
+            yield from adapter.bench(quick, asked)
+
+
+def _media(model: str | None) -> Iterator[tuple[media.Adapter, str]]:
+    """Every medium with its own model, or that of `model` alone."""
+    for adapter in map(media.find, media.names()):
+        if model is None or storage.config(storage.find(model)).get("modality") == adapter.name:
+            yield adapter, model or str(controls(adapter.request)["model"].default)
 
 
 GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
@@ -237,6 +240,7 @@ GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
     "latent": latents,
     "startup": startup,
     "realtime": realtime,
+    "assets": assets,
 }
 
 
@@ -268,16 +272,22 @@ def single_thread() -> Iterator[None]:
     import diffusers
     import transformers
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     diffusers.utils.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
+    with threads(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Lets torch use so many cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _children() -> float:
@@ -414,7 +424,7 @@ def main(argv: Sequence[str]) -> int:
         for group in told.only or GROUPS:
             sys.stderr.write(f"measuring {group} ...\n")
             measured = GROUPS[group]
-            wants = (told.model,) if group in ("startup", "realtime") else ()
+            wants = (told.model,) if group in ("startup", "realtime", "assets") else ()
             for row in measured(told.quick, *wants):
                 rows.append(row)
                 sys.stderr.write(f"  {row.name}: {row.ratio:.2f}\n")  # what a run that is stopped has found

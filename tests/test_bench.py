@@ -5,6 +5,7 @@ import json
 import pytest
 
 from suite import bench
+from tests.conftest import write_mesh_models
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +81,8 @@ def test_json_carries_the_same(monkeypatch, capsys):
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(
-        ValueError, match="only is 'colour'; it must be one of steps, pipeline, latent, startup, realtime"
-    ):
+    told = "only is 'colour'; it must be one of steps, pipeline, latent, startup, realtime, assets"
+    with pytest.raises(ValueError, match=told):
         bench.main(["--only", "colour"])
     with pytest.raises(ValueError, match="nothing-there"):
         bench.main(["--model", "nothing-there"])
@@ -106,3 +106,13 @@ def test_real_time_is_seconds_of_computing_a_second_of_sound(tiny_audio_model, w
         ("audio, 4 steps", 0.1, 1.0),
     ]
     assert rows[1].ours < rows[0].ours
+
+
+def test_a_mesh_is_measured_by_step_against_its_budget(tmp_path):
+    model = write_mesh_models(tmp_path, "all-MiniLM-L6-v2", 384)
+    rows = {row.name: row for row in bench.assets(True, str(model))}
+    assert rows["prompt to GLB"].target == rows["finish a mesh"].target == 1.0
+    assert {row.other for name, row in rows.items() if "xatlas" not in name} == {10.0}
+    parts = [row.ours for name, row in rows.items() if name in ("of it: decoding", "of it: saving")]
+    assert 0 < sum(parts) < rows["prompt to GLB"].ours
+    assert "of it: baking" in rows and "20000" not in rows["finish a mesh"].note

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from modalities.mesh.save import Model
+    from suite.bench import Row
     from suite.pipeline import Pipeline
 
 __all__ = ["MeshRequest", "adapter", "finished", "load", "restore"]
@@ -58,6 +59,7 @@ class MeshRequest(Request):
     roughness: float = Field(0.9, ge=0, le=1, description="How rough; 0 mirrors.", json_schema_extra=FINE)
     watertight: bool = Field(True, description="Close holes; a solid can be printed and sold.")
     levels: int = Field(1, ge=1, le=5, description="Levels of detail, each of a quarter; -lod1, ... beside.")
+    sides: int = Field(1, ge=1, le=64, description="Sides that a PNG shows, evenly spaced all around.")
     side: int = Field(
         512, ge=64, le=2048, multiple_of=2, description="Size of pictures and turntables.",
         json_schema_extra={"unit": "px"},
@@ -194,6 +196,12 @@ class MeshAdapter(Adapter):
 
         with replacing(path) as part:
             tiled([item.picture() if isinstance(item, Model) else item for item in items]).save(part, "PNG")
+
+    def bench(self, quick: bool, model: str) -> Iterator[Row]:
+        """Seconds of a finished mesh by step."""
+        from modalities.mesh.bench import rows
+
+        return rows(quick, model)
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs `suite eval mesh`."""

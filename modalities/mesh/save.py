@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import struct
 import tempfile
@@ -29,7 +30,7 @@ from trimesh.visual.material import PBRMaterial
 from modalities.image.save import KEY
 from modalities.mesh.page import GLB, page
 from modalities.mesh.read import face_colours, linear, material
-from modalities.mesh.render import shaded, thumbnail, turntable
+from modalities.mesh.render import shaded, thumbnail, turntable, views
 from suite import __version__
 from suite.storage import replacing
 
@@ -167,10 +168,14 @@ def _page(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> 
 
 
 def _png(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
-    info = PngInfo()
+    info, count = PngInfo(), settings.get("request", {}).get("sides", 1)
     if settings:
         info.add_text(KEY, json.dumps(settings))
-    Image.fromarray(thumbnail(mesh, side)).save(part, "PNG", pnginfo=info)
+    shown = [thumbnail(mesh, side)] if count == 1 else [picture for picture, _ in views(mesh, count, side)]
+    columns = math.ceil(count**0.5)
+    shown += [np.zeros_like(shown[0])] * (-count % columns)
+    rows = [np.concatenate(shown[i : i + columns], 1) for i in range(0, len(shown), columns)]
+    Image.fromarray(np.concatenate(rows)).save(part, "PNG", pnginfo=info)
 
 
 def _obj(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:

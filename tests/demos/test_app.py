@@ -60,8 +60,8 @@ def test_building_the_page_loads_no_model_and_names_no_other_address(fields):
 
 def test_a_run_shows_previews_then_pictures_with_their_settings(fields, monkeypatch):
     monkeypatch.setattr(shared, "GATE", 0)
-    first, *steps, last = run(fields, num_images=2, seed=7)
-    assert first.status == "loading the model"
+    began, loading, *steps, last = run(fields, num_images=2, seed=7)
+    assert (began.status, loading.status) == ("at work", "loading the model")
     assert [moment.done for moment in steps] == pytest.approx([1 / 3, 2 / 3, 1])
     assert all(len(moment.preview) == 2 for moment in steps)
     assert len(last.items) == 2 and [told["request"]["seed"] for told in last.settings] == [7, 8]
@@ -287,10 +287,10 @@ def test_each_model_opens_the_tab_of_its_medium(fields, tiny_audio_model):
     assert [part.selected for part in tabs] == ["audio"]
 
 
-def test_both_tabs_stand_in_one_queue_and_no_widget_bears_another_s_name(fields):
+def test_all_tabs_stand_in_one_queue_and_no_widget_bears_another_s_name(fields):
     page = app.build(fields["model"])
     makers = [held for held in page.fns.values() if held.concurrency_id == "gpu"]
-    assert len(makers) == 2 and {held.concurrency_limit for held in makers} == {1}
+    assert len(makers) == len(app.TABS) and {held.concurrency_limit for held in makers} == {1}
     names = [part.elem_id for part in page.blocks.values() if getattr(part, "elem_id", None)]
     assert len(names) == len(set(names))
 

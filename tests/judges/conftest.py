@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.conftest import write_audio_models, write_models
+from tests.conftest import write_audio_models, write_mesh_models, write_models
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LONG = 300  # seconds; a loaded machine is slow
@@ -39,7 +39,8 @@ def playwright():
 def log(playwright, tmp_path_factory):
     """Where the app, once started, says where it is."""
     folder = tmp_path_factory.mktemp("app")
-    models = [write(folder, "all-MiniLM-L6-v2", 384) for write in (write_models, write_audio_models)]
+    writers = write_models, write_audio_models, write_mesh_models
+    models = [write(folder, "all-MiniLM-L6-v2", 384) for write in writers]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,7 +90,7 @@ def page(log, browser, address, requests, request):  # the app is starting while
     page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
     page.get_by_role("tab", name=request.module.TAB).click()
-    page.wait_for_selector(f".desk.{request.module.TAB.lower()} button.go")
+    page.wait_for_selector(f".desk.{getattr(request.module, 'DESK', request.module.TAB.lower())} button.go")
     yield page
     page.close()
 

@@ -121,6 +121,16 @@ def test_sizes_are_those_of_the_pack_or_those_that_are_asked_for(pipe):
     assert max(pipe("a thing", **SMALL).meshes[0].mesh.extents) == pytest.approx(mesh.METRES)
 
 
+def test_a_png_shows_as_many_sides_as_are_asked_for(pipe, tmp_path):
+    made = pipe("a thing", sides=5, side=64, **SMALL).meshes[0]
+    made.save(tmp_path / "a.png")
+    shown = np.asarray(Image.open(tmp_path / "a.png"))
+    assert shown.shape == (2 * 64, 3 * 64, 4)
+    tiles = shown.reshape(2, 64, 3, 64, 4).swapaxes(1, 2).reshape(6, 64, 64, 4)
+    turned = [picture for picture, _ in views(made.mesh, 5, 64)]
+    assert all((tile == one).all() for tile, one in zip(tiles, turned, strict=False)) and not tiles[5].any()
+
+
 def test_metallic_and_rough_are_in_the_file_with_a_texture_and_without(pipe, tmp_path):
     for texture in ("0", "256"):
         made = pipe("a thing", triangles=200, texture=texture, metallic=1.0, roughness=0.25).meshes[0]
