@@ -23,9 +23,12 @@ DEFAULTS = {"width": 64, "height": 64, "num_inference_steps": 3, "guidance_scale
 
 
 class Words:
-    """A text encoder whose token for a word is noise seeded by the word."""
+    """A text encoder whose token for a word is noise seeded by the word; "words 280" is 280 wide."""
 
     width, limit = 8, 64
+
+    def __init__(self, name="words"):
+        self.width = int(name.partition(" ")[2] or Words.width)
 
     def encode(self, prompts):
         def token(word):
@@ -109,13 +112,13 @@ def tiny_audio_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_mesh_model(tmp_path_factory):
     """The folder of a tiny mesh model that reads `Words`."""
-    return write_mesh_models(tmp_path_factory.mktemp("models"), "words", Words.width)
+    return write_mesh_models(tmp_path_factory.mktemp("models"), "words 280", 280)  # as wide as pictures need
 
 
 @pytest.fixture
 def words(monkeypatch):
     """Lets pipelines that are loaded read `Words` in place of a pretrained encoder."""
-    monkeypatch.setattr("suite.pipeline.load_text", lambda name, limit=None: Words())
+    monkeypatch.setattr("suite.pipeline.load_text", lambda name, limit=None: Words(name))
     return Words()
 
 

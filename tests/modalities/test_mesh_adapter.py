@@ -21,24 +21,15 @@ from modalities.mesh.sizes import size_of
 from suite import cli
 from suite.nn.surface import SCALE
 from suite.storage import ModelError
-from tests.conftest import Words, write_mesh_models
+from tests.conftest import write_mesh_models
 
 RED, BLUE = (200, 40, 40), (40, 60, 200)
 SMALL = {"triangles": 500, "texture": "0"}
 
 
-class Wide(Words):
-    """As wide as a picture's tokens, or wider."""
-
-    width = 280
-
-
-@pytest.fixture(scope="module")
-def pipe(tmp_path_factory):
-    model = write_mesh_models(tmp_path_factory.mktemp("models"), "words", Wide.width)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("suite.pipeline.load_text", lambda name, limit=None: Wide())
-        yield mesh.load(model)
+@pytest.fixture
+def pipe(tiny_mesh_model, words):
+    return mesh.load(tiny_mesh_model)
 
 
 @pytest.fixture
@@ -171,9 +162,10 @@ def test_a_picture_changes_what_is_drawn_and_needs_no_prompt(pipe, monkeypatch):
     assert (first - second).abs().max() > 1e-3
 
 
-def test_a_model_that_reads_too_narrow_a_text_for_pictures_says_so(tiny_mesh_model, words):
+def test_a_model_that_reads_too_narrow_a_text_for_pictures_says_so(tmp_path, words):
+    model = write_mesh_models(tmp_path, "words", 8)
     with pytest.raises(ValueError, match="reads text 8 wide; a picture needs one that reads text 272"):
-        mesh.load(tiny_mesh_model)("", image=picture())
+        mesh.load(model)("", image=picture())
 
 
 def test_an_input_mesh_is_finished_without_a_model(post, tmp_path, capsys):
