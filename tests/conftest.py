@@ -5,7 +5,7 @@ import zlib
 import pytest
 import torch
 
-from suite import storage
+from suite import storage, train
 from suite.nn import NETWORKS
 from suite.text import Conditioning
 
@@ -95,6 +95,32 @@ def written(root, medium, models):
             network.decoder[-1].weight.data *= 0.2  # or there would be deafening spectrograms
         storage.save(root / name, network, {"modality": medium, **settings})
     return root / medium
+
+
+def in_stages(medium, recipes, data, root, monkeypatch):
+    """Trains models of a medium on a folder, one after the other; of each the first loss and the last."""
+    monkeypatch.setattr("suite.train.load_text", lambda name, limit=None: Words(name))
+    real, first_and_last = train.train, {}
+    for name, text in recipes.items():
+        out, losses = root / name, []
+        out.mkdir(parents=True)
+        common = "batch = 4\nlearning_rate = 5e-3\nwarmup = 2\nsave_every = 3\n"
+        table = "[data]\n" if "[data]" not in text else ""
+        text = text.replace("[network]", f"{table}pool = 8\nworkers = 0\n[network]")
+        (out / "recipe.toml").write_text(f'modality = "{medium}"\n{text}{common}')
+
+        def watched(*args, losses=losses):
+            for state, loss in real(*args):
+                losses.append(loss)
+                yield state, loss
+
+        with monkeypatch.context() as patch:
+            patch.setattr("suite.train.train", watched)
+            told = ["--data", str(data), "--out", str(out), "--recipe", str(out / "recipe.toml")]
+            assert train.main(medium, told) == 0
+        first_and_last[name] = losses[0], losses[-1]
+        assert (out / "sheet.png").is_file() and (out / "model.safetensors").is_file()
+    return first_and_last
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from modalities import audio
 from suite import storage, train
 from suite.nn.autoencoder import Principal
 from suite.pool import read_pool
+from tests.conftest import in_stages
 
 RECIPES = {
     "audio-vocoder": """
@@ -79,30 +80,7 @@ def sounds(tmp_path_factory):
 
 
 def test_the_three_stages_train_one_after_the_other_and_draw(sounds, tmp_path, words, monkeypatch):
-    monkeypatch.setattr("suite.train.load_text", lambda name, limit=None: words)
-    first_and_last = {}
-    for name, text in RECIPES.items():
-        out = tmp_path / "models" / name
-        out.mkdir(parents=True)
-        recipe = out / "recipe.toml"
-        common = "batch = 4\nlearning_rate = 5e-3\nwarmup = 2\nsave_every = 3\n"
-        data = "[data]\n" if "[data]" not in text else ""
-        text = text.replace("[network]", f"{data}pool = 8\nworkers = 0\n[network]")
-        recipe.write_text('modality = "audio"\n' + text + common)
-        losses = []
-        real = train.train
-
-        def watched(*args, real=real, losses=losses):
-            for state, loss in real(*args):
-                losses.append(loss)
-                yield state, loss
-
-        with monkeypatch.context() as patch:
-            patch.setattr("suite.train.train", watched)
-            told = ["--data", str(sounds), "--out", str(out), "--recipe", str(recipe)]
-            assert train.main("audio", told) == 0
-        first_and_last[name] = losses[0], losses[-1]
-        assert (out / "sheet.png").is_file() and (out / "model.safetensors").is_file()
+    first_and_last = in_stages("audio", RECIPES, sounds, tmp_path / "models", monkeypatch)
     for name in ("audio-vocoder", "audio-vae"):
         assert first_and_last[name][1] < first_and_last[name][0]
     told = storage.config(tmp_path / "models" / "audio")
