@@ -67,7 +67,7 @@ def rows(quick: bool, model: str = "mesh") -> Iterator[Row]:
 
 def bumpy(triangles: int) -> trimesh.Trimesh:
     """A closed, coloured surface with bumps and a handle, of about so many triangles."""
-    cells = round((triangles / 6.3) ** 0.5)
+    cells = round((triangles / 3.3) ** 0.5)
     x, y, z = np.meshgrid(*[(np.arange(cells) + 0.5) * 2 / cells - 1] * 3, indexing="ij")
     ball = 0.55 + 0.03 * np.sin(20 * x) * np.sin(20 * y) * np.sin(20 * z) - np.sqrt(x**2 + y**2 + z**2)
     handle = 0.07 - np.hypot(np.hypot(x - 0.55, y) - 0.3, z)

@@ -182,7 +182,7 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
     """
     import numpy as np
 
-    from modalities.mesh.measure import cloud_of, sound_gltf, sound_usd, watertight
+    from modalities.mesh.measure import cloud_of, faults_gltf, faults_usd, sound, watertight
     from modalities.mesh.prompts import prompts
 
     asked = prompts(count, seed)
@@ -198,8 +198,8 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
                 made.save(Path(folder, f"{i:04}.usdz"))
             if sheet:
                 pictures.append(made.picture())
-        files = {"glTF": sound_gltf(sorted(Path(folder).glob("*.glb"))),
-                 "USD": sound_usd(sorted(Path(folder).glob("*.usdz")))}  # fmt: skip
+        files = {"glTF": sound(faults_gltf(sorted(Path(folder).glob("*.glb")))),
+                 "USD": sound(faults_usd(sorted(Path(folder).glob("*.usdz"))))}  # fmt: skip
     found = looks(clouds, namer)
     verdicts = [verdict(*pair) for pair in zip(asked, found, strict=True)]
     if sheet:

@@ -47,7 +47,7 @@ for (const file of files) {
     await auditor.model.loadFromFileSystem([file]);
     await auditor.generateReport();
     const failed = auditor.report.getItems().filter(item => item.tested && !item.pass);
-    told.push(issues.numErrors + issues.numWarnings + failed.length);
+    told.push([...issues.messages, ...failed].map(one => (one.name ?? one.code) + ": " + one.message));
 }
 fs.writeSync(1, JSON.stringify(told));
 process.exit(0);
@@ -143,10 +143,12 @@ def watertight(mesh: trimesh.Trimesh) -> bool:
     return bool(trimesh.Trimesh(mesh.vertices, mesh.faces).is_watertight)
 
 
-def sound_gltf(paths: Sequence[Path]) -> float | None:
-    """The share of GLB files of which Khronos' validator and asset auditor tell no error or warning.
+def faults_gltf(paths: Sequence[Path]) -> list[list[str]] | None:
+    """What Khronos' validator, hints too, and asset auditor find fault with in each GLB file.
 
     Both are npm packages in the folder SUITE_NODE_MODULES, or ./node_modules; None where they are not there.
+    They come by `npm i --ignore-scripts gltf-validator @khronosgroup/gltf-asset-auditor` with `"overrides":
+    {"canvas": "npm:@napi-rs/canvas"}` in package.json. The auditor's texels a metre are not asked for.
     """
     node = shutil.which("node")
     modules = Path(os.environ.get("SUITE_NODE_MODULES", "node_modules")).absolute()
@@ -154,15 +156,20 @@ def sound_gltf(paths: Sequence[Path]) -> float | None:
     if not node or not all(folder.is_dir() for folder in needed):
         return None
     command = [node, "--input-type=module", "-e", SCRIPT, "--", modules, *paths]
-    faults = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    return float(np.mean([count == 0 for count in faults]))
+    found: list[list[str]] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return found
 
 
-def sound_usd(paths: Sequence[Path]) -> float | None:
-    """The share of USDZ files of which none of OpenUSD's validators tells anything; None without usd-core."""
+def faults_usd(paths: Sequence[Path]) -> list[list[str]] | None:
+    """What OpenUSD's validators find fault with in each USDZ file; None without usd-core."""
     try:
         from pxr import Usd, UsdValidation
     except ImportError:
         return None
     context = UsdValidation.ValidationContext(UsdValidation.ValidationRegistry().GetOrLoadAllValidators())
-    return float(np.mean([not context.Validate(Usd.Stage.Open(str(path))) for path in paths]))
+    return [[error.GetMessage() for error in context.Validate(Usd.Stage.Open(str(path)))] for path in paths]
+
+
+def sound(faults: Sequence[Sequence[str]] | None) -> float | None:
+    """The share of files without faults; None of none."""
+    return float(np.mean([not found for found in faults])) if faults else None

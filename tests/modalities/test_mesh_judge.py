@@ -150,9 +150,10 @@ def test_files_are_told_apart_by_the_tools_that_are_there(tmp_path, monkeypatch)
     Model(named("crate")).save(tmp_path / "good.glb")
     data = (tmp_path / "good.glb").read_bytes()
     (tmp_path / "bad.glb").write_bytes(data.replace(b'"max":[', b'"mix":['))
-    assert measure.sound_gltf([tmp_path / "good.glb"]) is None
+    monkeypatch.setenv("SUITE_NODE_MODULES", str(tmp_path))
+    assert measure.faults_gltf([tmp_path / "good.glb"]) is None and measure.sound(None) is None
     monkeypatch.setenv("SUITE_NODE_MODULES", str(MODULES))
-    share = measure.sound_gltf([tmp_path / "good.glb", tmp_path / "bad.glb"])
+    share = measure.sound(measure.faults_gltf([tmp_path / "good.glb", tmp_path / "bad.glb"]))
     assert share == (0.5 if (MODULES / "gltf-validator").is_dir() and shutil.which("node") else None)
 
 
@@ -241,7 +242,7 @@ def test_what_is_grey_and_open_is_named_but_neither_of_the_colour_nor_watertight
         return made
 
     monkeypatch.setattr(judge, "FEW", 0)
-    monkeypatch.setattr(measure, "sound_usd", lambda paths: None)
+    monkeypatch.setattr(measure, "faults_usd", lambda paths: None)
     report = evaluate(drawing(prompts(2), pale), Boxes(), 2, 0)
     rows, asked = report["scores"], [p for p in prompts(2) if p.kind == "material"]
     assert rows["colour"]["seen"] == 0 and rows["colour"]["named"] == rows["name"]["right"] == 1
