@@ -101,7 +101,7 @@ def save(picture: Image.Image, path: Path, settings: Mapping[str, Any]) -> None:
     else:
         exif = Image.Exif()
         exif.get_ifd(_EXIF)[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
-        options = {"exif": exif, "xmp": _xmp(ours), "quality": 95}
+        options = {"exif": exif, "xmp": xmp(ours), "quality": 95}
         options |= {"subsampling": 0} if form == "JPEG" else {"lossless": True}
     with replacing(path) as part:
         Image.Image.save(picture, part, form, **options)
@@ -115,7 +115,7 @@ def restore(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as picture:
             picture.load()
-            ours = picture.info.get(KEY) or _from_xmp(picture.info.get("xmp", b""))
+            ours = picture.info.get(KEY) or from_xmp(picture.info.get("xmp", b""))
         asked = json.loads(ours)["request"] if ours else None
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
@@ -126,14 +126,16 @@ def restore(path: Path) -> dict[str, Any]:
     return asked
 
 
-def _xmp(text: str) -> bytes:
+def xmp(text: str) -> bytes:
+    """An XMP packet that holds a text as our settings."""
     return (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description rdf:about="" '
         f'xmlns:suite="{_SPACE}" suite:settings={quoteattr(text)}/></rdf:RDF></x:xmpmeta>'
     ).encode()
 
 
-def _from_xmp(packet: bytes | str) -> str | None:
+def from_xmp(packet: bytes | str) -> str | None:
+    """The text that `xmp` put into a packet; None if it holds none."""
     if not packet:
         return None
     try:

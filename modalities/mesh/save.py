@@ -1,7 +1,7 @@
 """Meshes on disk with the settings that drew them: for shops, AR and print, as web pages, pictures and films.
 
 GLB carries the settings as JSON in `asset.extras`, PNG in a text chunk, a page in the GLB that it holds, MP4
-in its comment. Lengths are metres and +Y is up in every format.
+and GIF in their comment, WebP in XMP. Lengths are metres and +Y is up in every format.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trimesh.exchange import gltf, obj, ply, stl
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from modalities.image.save import KEY
+from modalities.image.save import KEY, from_xmp, xmp
 from modalities.mesh.page import GLB, page
 from modalities.mesh.read import face_colours, linear, material
 from modalities.mesh.render import shaded, thumbnail, turntable, views
@@ -105,7 +105,7 @@ def save(mesh: Trimesh, path: Path, settings: Mapping[str, Any], side: int = SID
 
 
 def restore(path: Path) -> dict[str, Any]:
-    """The request a saved GLB, page or PNG carries.
+    """The request a saved GLB, page, picture or turntable carries.
 
     Raises: ValueError if the file cannot be read or carries no settings of ours.
     """
@@ -296,12 +296,14 @@ def _gif(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> N
         sheet.paste(frames[index * len(frames) // 4], (index % 2 * side, index // 2 * side))
     palette = sheet.quantize(256, Image.Quantize.MEDIANCUT)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(part, "GIF", save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0)
+    frames[0].save(part, "GIF", save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0,
+                   comment=json.dumps(settings) if settings else "")  # fmt: skip
 
 
 def _webp(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
     first, *others = _frames(mesh, side)
-    first.save(part, "WEBP", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85)
+    first.save(part, "WEBP", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85,
+               xmp=xmp(json.dumps(settings)) if settings else b"")  # fmt: skip
 
 
 _WRITERS = {
@@ -368,11 +370,16 @@ def _palette(mesh: Trimesh) -> Trimesh:
 
 
 def _settings(data: bytes) -> Any:
-    """What a GLB, a PNG or a page holds as settings, or None."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    """What a GLB, a page, a picture or a turntable holds as settings, or None."""
+    if data.startswith((b"\x89PNG", b"GIF8", b"RIFF")):
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
-            return json.loads(picture.info.get(KEY, "null"))
+            packet = from_xmp(picture.info.get("xmp", b""))
+            return json.loads(picture.info.get(KEY) or packet or picture.info.get("comment") or "null")
+    if data[4:8] == b"ftyp":
+        at = data.find(b"\xa9cmt") + 4
+        size = int.from_bytes(data[at : at + 4], "big")
+        return json.loads(data[at + 16 : at + size]) if at > 3 else None
     if data[:4] != b"glTF":
         found = re.search(re.escape(GLB).encode() + rb"([A-Za-z0-9+/=]+)", data)
         if found is None:

@@ -257,8 +257,8 @@ def test_shape_and_colours_are_there_when_a_file_is_read_again(tmp_path, ending)
         assert picture[16, 16].tolist() == approx(render(crate(), 32, 32, 0, 0)[16, 16].tolist(), abs=2)
 
 
-@pytest.mark.parametrize("ending", [".glb", ".png", ".html"])
-def test_settings_come_back(tmp_path, ending):
+@pytest.mark.parametrize("ending", [".glb", ".png", ".html", ".mp4", ".gif", ".webp"])
+def test_settings_come_back(tmp_path, ending, short):
     save(crate(), tmp_path / f"a{ending}", SETTINGS, 32)
     assert restore(tmp_path / f"a{ending}") == ASKED
 
@@ -279,8 +279,8 @@ def test_a_file_without_settings_is_told_in_one_sentence(tmp_path, content, told
         restore(tmp_path / "a")
 
 
-@pytest.mark.parametrize("ending", [".glb", ".png", ".html"])
-def test_a_file_saved_without_settings_has_none(tmp_path, ending):
+@pytest.mark.parametrize("ending", [".glb", ".png", ".html", ".mp4", ".gif", ".webp"])
+def test_a_file_saved_without_settings_has_none(tmp_path, ending, short):
     save(crate(), tmp_path / f"a{ending}", {}, 32)
     with pytest.raises(ValueError, match="carries no settings"):
         restore(tmp_path / f"a{ending}")
