@@ -151,6 +151,9 @@ def load(
     kind = index.get("_class_name")
     if not isinstance(kind, str) or not hasattr(diffusers, kind):
         raise ModelError(f"{folder} is of kind {kind!r}, which diffusers {diffusers.__version__} has not")
+    if "width" not in adapter.request.model_fields:
+        told = "of the published ones only Stable Diffusion 1 and 2, which draw pictures, run here"
+        raise ModelError(f"{folder} is a {kind}, which cannot be asked for {adapter.plural}; {told}")
     for part, source in index.items():  # older versions of diffusers would run it
         if isinstance(source, list) and source and (folder / part / f"{source[0]}.py").is_file():
             raise ModelError(f"{folder} brings code of its own, {part}/{source[0]}.py; we run none")

@@ -9,7 +9,9 @@ from PIL import ImageChops
 
 from modalities import image
 from suite import cli
+from suite.adapter import find
 from suite.noise import Noise
+from suite.pipeline import load
 from suite.published import pipeline
 from suite.storage import ModelError
 
@@ -106,6 +108,12 @@ def test_memory_that_does_not_suffice_is_not_taken_for_a_broken_pipeline(saved, 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", greedy)
     with pytest.raises(MemoryError, match="there is not enough memory"):
         image.load(saved)
+
+
+@pytest.mark.parametrize("medium", ["audio", "mesh"])
+def test_a_published_pipeline_of_pictures_is_no_model_of_another_medium(saved, medium):
+    with pytest.raises(ModelError, match="which cannot be asked for (audios|meshes); of the published ones"):
+        load(find(medium), saved)
 
 
 def test_code_in_a_published_pipeline_is_refused_before_anything_is_read(saved, tmp_path, monkeypatch):

@@ -39,17 +39,17 @@ class MeshRequest(Request):
         None, description="Folder of photos all around one thing, to be made a mesh without a model."
     )
     elevation: float = Field(
-        0.0, ge=-30, le=80, description="From how far above such photos are taken.",
+        0.0, ge=-30, le=80, description="How far above the thing such photos are taken.",
         json_schema_extra={"unit": "degrees", "step": 1},
     )  # fmt: skip
     num_meshes: int = Field(1, ge=1, le=256, description="Meshes to draw; each has the next seed.")
     triangles: int = Field(20_000, ge=100, le=500_000, description="Triangles at most.")
     height: float | None = Field(
-        None, ge=0.001, le=1000, description="Height; the rest in proportion.",
+        None, ge=0.001, le=1000, description="Height that the mesh is brought to.",
         json_schema_extra={"unit": "m", "step": 0.01},
     )  # fmt: skip
     size: float | None = Field(
-        None, ge=0.001, le=1000, description="Largest extent; if neither is given, what such things have.",
+        None, ge=0.001, le=1000, description="Largest extent, by default what such things measure.",
         json_schema_extra={"unit": "m", "step": 0.01},
     )  # fmt: skip
     texture: Literal["0", "256", "512", "1024", "2048"] = Field(
