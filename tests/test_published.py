@@ -112,7 +112,7 @@ def test_memory_that_does_not_suffice_is_not_taken_for_a_broken_pipeline(saved, 
 
 @pytest.mark.parametrize("medium", ["audio", "mesh"])
 def test_a_published_pipeline_of_pictures_is_no_model_of_another_medium(saved, medium):
-    with pytest.raises(ModelError, match="which cannot be asked for (audios|meshes); of the published ones"):
+    with pytest.raises(ModelError, match=r"which cannot be asked for (audios|meshes); of the published ones"):
         load(find(medium), saved)
 
 
