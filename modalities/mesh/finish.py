@@ -25,6 +25,7 @@ CELLS, FINEST = 2_000_000, 256  # grid points of a repair; of them along an axis
 BAND = 0.75  # cells, how far from the surface a repair is drawn first: more than a half, or thin sheets leak
 MOSTLY = 0.7  # of the surface belongs to closed parts, or all of it is drawn anew
 SHRUNK = 0.03  # of the largest extent, by which decimation must not draw in thin parts
+SAFE = (32, 238)  # of the largest channel in sRGB; the auditor asks for 30 to 240
 SKIN = 0.001  # of the largest extent, how far from the surface it ends: what an open sheet gets for thickness
 
 
@@ -69,9 +70,19 @@ def surface_of(field: Array) -> trimesh.Trimesh:
     at, faces, _, _ = marching_cubes(inside, level, gradient_direction="ascent")
     at = at.astype(np.float64) - 1
     colours = [ndimage.map_coordinates(part, at.T, order=1, mode="nearest") for part in field[1:]]
-    colours = np.rint((np.stack(colours, 1).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    colours = safe((np.stack(colours, 1).clip(-1, 1) + 1) * 127.5)
     places = (at + 0.5) * (2 / field.shape[1]) - 1
     return trimesh.Trimesh(places, faces, vertex_colors=colours, process=False)
+
+
+def safe(colours: Array) -> Array:
+    """sRGB (N, 3) in [0, 255] as uint8, no darker and no brighter than what reflects light can be.
+
+    Source: the range of base colours that Khronos' asset auditor recommends, of the largest channel.
+    """
+    brightest = colours.max(1, keepdims=True)
+    made = colours * np.minimum(1, SAFE[1] / np.maximum(brightest, 1)) + np.maximum(0, SAFE[0] - brightest)
+    return np.rint(made).astype(np.uint8)
 
 
 def watertight(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from modalities import mesh
 from modalities.mesh import MeshRequest, adapter
 from modalities.mesh.compose import Drawing
-from modalities.mesh.finish import surface_of
+from modalities.mesh.finish import safe, surface_of
 from modalities.mesh.picture import SIDE, TOKENS, cut, splat, tokens
 from modalities.mesh.read import face_colours, opened
 from modalities.mesh.render import focal, views
@@ -77,7 +77,12 @@ def test_the_surface_of_a_field_is_closed_outward_in_place_and_coloured():
     assert made.is_watertight and made.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.05)
     assert np.linalg.norm(made.vertices, axis=1) == pytest.approx(0.6, abs=0.02)
     left = made.visual.vertex_colors[made.vertices[:, 0] < -0.2, :3]
-    assert (left == (255, 0, 0)).all()
+    assert (left == (238, 0, 0)).all()
+
+
+def test_colours_stay_within_what_can_be_lit():
+    told = np.array([[0, 0, 0], [255, 255, 255], [255, 51, 0], [10, 4, 0], [120, 90, 30]], float)
+    assert safe(told).tolist() == [[32] * 3, [238] * 3, [238, 48, 0], [32, 26, 22], [120, 90, 30]]
 
 
 def test_a_field_with_nothing_inside_still_gives_a_surface_and_one_that_reaches_the_border_is_closed():
