@@ -79,7 +79,7 @@ def write_mesh_models(root, text, width):
     sizes = {"anchors": 32, "latent_channels": 8, "width": 16, "depth": 1, "local": 8, "near": 4}
     surface = {"type": "surface", **sizes, "points": 2048, "queries": 2048, "cells": 16}
     first = {"kind": "surface", "network": surface, "scaling_factor": 1.0, "shift_factor": 0.0}
-    network = {"type": "transformer", "channels": 8, "width": 128, "depth": 6, "dims": 1}  # slow enough to stop
+    network = {"type": "transformer", "channels": 8, "width": 128, "depth": 6, "dims": 1}
     second = {"kind": "diffusion", "network": {**network, "context_width": width}, "latent": "mesh-vae"}
     second |= {"schedule": {"name": "flow"}, "prediction": "flow", "text": {"name": text, "width": width}}
     second |= {"defaults": {"num_inference_steps": 3, "guidance_scale": 3.0}}

@@ -91,6 +91,11 @@ def page(log, browser, address, requests, request):  # the app is starting while
     page.goto(address)
     page.get_by_role("tab", name=request.module.TAB).click()
     page.wait_for_selector(f".desk.{getattr(request.module, 'DESK', request.module.TAB.lower())} button.go")
+    kept = False
+    while not kept:  # what is filled in before all parts are there is lost
+        fill(page, prompt="a")
+        page.wait_for_timeout(500)
+        kept = box(page, "prompt").input_value() == "a"
     yield page
     page.close()
 
