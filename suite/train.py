@@ -280,24 +280,26 @@ def finished_autoencoder(module: Any, pool: Pool, count: int = 256) -> dict[str,
 
 
 @torch.no_grad()
-def finished_surface(module: Any, pool: Pool, count: int = 128) -> dict[str, float]:
+def finished_surface(module: Any, pool: Pool, known: bool = False, count: int = 128) -> dict[str, float]:
     """Brings the features to unit variance, and the border of the inside to where most shapes come back best.
 
     Args:
         module: the network; its `centre` and `spread` and the bias of its logit are set.
         pool: signals.
-        count: how many of them to measure on.
+        known: leave the features as they are, as models draw them that were trained on them.
+        count: how many of the signals to measure on.
 
     Returns: `scaling_factor`, `shift_factor`, and the mean over the shapes of `iou`, the share that real and
         decoded insides have in common at the places asked about.
     """
     x = pool.signal(slice(0, count)).to(next(module.parameters()).device)
     z = torch.cat([module.encode(part)[0] for part in torch.split(x, 16)])
-    features = z[:, 3:] * module.spread + module.centre
-    deviation, middle = torch.std_mean(features, (0, 2), keepdim=True)
-    module.spread.copy_(deviation[0])
-    module.centre.copy_(middle[0])
-    z = torch.cat([z[:, :3], (features - middle) / deviation], 1)
+    if not known:
+        features = z[:, 3:] * module.spread + module.centre
+        deviation, middle = torch.std_mean(features, (0, 2), keepdim=True)
+        module.spread.copy_(deviation[0])
+        module.centre.copy_(middle[0])
+        z = torch.cat([z[:, :3], (features - middle) / deviation], 1)
     asked, logits = x[..., module.points :], []
     for part, places in zip(torch.split(z, 16), torch.split(asked[:, :3], 16), strict=True):
         logits.append(module.field(*module.anchored(part), places.transpose(1, 2))[:, 0])
@@ -396,7 +398,7 @@ def write(
             mels = module.mel(signals)
             items = adapter.preview(torch.cat([mels, module.mel(module.decode(mels))]).cpu())
     elif recipe["kind"] == "surface":
-        settings |= finished_surface(module, pool)
+        settings |= finished_surface(module, pool, "encoder" in recipe["train"].get("frozen", ()))
         with torch.no_grad():
             items = adapter.preview(module.preview(module.encode(signals)[0]).cpu())
     elif text is None:

@@ -76,7 +76,7 @@ def surface_of(field: Array) -> trimesh.Trimesh:
 
 
 def safe(colours: Array) -> Array:
-    """sRGB (N, 3) in [0, 255] as uint8, no darker and no brighter than what reflects light can be.
+    """Colours (N, 3), sRGB in [0, 255], as uint8, no darker and no brighter than what reflects light can be.
 
     Source: the range of base colours that Khronos' asset auditor recommends, of the largest channel.
     """
