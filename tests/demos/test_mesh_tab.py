@@ -14,25 +14,17 @@ from demos import mesh, shared
 from modalities.mesh import MeshRequest, adapter, restore
 from modalities.mesh.read import opened
 from suite.request import controls
-from tests.conftest import Words, write_mesh_models
 from tests.desks import SESSION, ask, desk_of
 
 LIGHT = {"triangles": 200, "texture": "0", "side": 64}
 
 
-class Wide(Words):
-    """As wide as a picture's tokens, or wider."""
-
-    width = 384
-
-
 @pytest.fixture
-def desk(tmp_path_factory, tmp_path, monkeypatch):
+def desk(tiny_mesh_model, words, tmp_path, monkeypatch):
     """The 3D tab."""
     shared.pipeline.cache_clear()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("suite.pipeline.load_text", lambda name, limit=None: Wide())
-    yield desk_of(mesh.tab, write_mesh_models(tmp_path_factory.mktemp("models"), "words", Wide.width))
+    yield desk_of(mesh.tab, tiny_mesh_model)
     shared.pipeline.cache_clear()
 
 

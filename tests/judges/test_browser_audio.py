@@ -146,6 +146,7 @@ def test_a_sound_is_made_anew_only_where_that_is_asked_for_and_goes_on_after_its
     start = 0.1 * np.sin(2 * np.pi * (200 * at + 100 * at**2))
     soundfile.write(tmp_path / "chirp.wav", start, RATE)
     page.get_by_text("Start from a sound").click()
+    page.wait_for_timeout(1500)  # a file given before all parts of the place are there is lost
     page.locator(".desk.audio .source input[type=file]").first.set_input_files(tmp_path / "chirp.wav")
     page.wait_for_selector(LOADED)
     box(page, "mask").focus()
