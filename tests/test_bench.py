@@ -1,6 +1,7 @@
 """`suite bench`: what its rows say, never how fast the machine of the day is."""
 
 import json
+import re
 
 import pytest
 
@@ -115,4 +116,5 @@ def test_a_mesh_is_measured_by_step_against_its_budget(tmp_path):
     assert {row.other for name, row in rows.items() if "xatlas" not in name} == {10.0}
     parts = [row.ours for name, row in rows.items() if name in ("of it: decoding", "of it: saving")]
     assert 0 < sum(parts) < rows["prompt to GLB"].ours
-    assert "of it: baking" in rows and "20000" not in rows["finish a mesh"].note
+    counted = re.match(r"of (\d+) triangles", rows["finish a mesh"].note)
+    assert "of it: baking" in rows and 4_000 < int(counted[1]) < 16_000

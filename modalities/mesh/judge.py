@@ -182,16 +182,17 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
     """
     import numpy as np
 
-    from modalities.mesh.measure import cloud_of, faults_gltf, faults_usd, sound, watertight
+    from modalities.mesh.measure import cloud_of, faults_gltf, faults_usd, sound
     from modalities.mesh.prompts import prompts
+    from modalities.mesh.save import closed
 
     asked = prompts(count, seed)
-    clouds, closed, triangles, pictures = [], [], [], []
+    clouds, whole, triangles, pictures = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for i, prompt in enumerate(told("prompts", asked)):
             made = draw(prompt.text, seed=seed + i)
             clouds.append(cloud_of(made.mesh, np.random.default_rng(0), POINTS))
-            closed.append(watertight(made.mesh))
+            whole.append(closed(made.mesh))
             triangles.append(len(made.mesh.faces))
             made.save(Path(folder, f"{i:04}.glb"))
             if i < FEW:
@@ -209,7 +210,7 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
     return {
         "seed": seed,
         "scores": table(asked, found),
-        "meshes": {"number": len(asked), "watertight": mean(closed), **files, "triangles": mean(triangles)},
+        "meshes": {"number": len(asked), "watertight": mean(whole), **files, "triangles": mean(triangles)},
         "prompts": [
             {**asdict(p), **asdict(v), "looks": look}
             for p, v, look in zip(asked, verdicts, found, strict=True)

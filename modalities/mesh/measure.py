@@ -138,11 +138,6 @@ def likeness(made: Sequence[Array], real: Sequence[Array]) -> dict[str, float]:
     return {"coverage": covered, "1-NNA": float((of_made[far.argmin(1)] == of_made).mean())}
 
 
-def watertight(mesh: trimesh.Trimesh) -> bool:
-    """Whether the surface has no border, where vertices that lie together are one."""
-    return bool(trimesh.Trimesh(mesh.vertices, mesh.faces).is_watertight)
-
-
 def faults_gltf(paths: Sequence[Path]) -> list[list[str]] | None:
     """What Khronos' validator, hints too, and asset auditor find fault with in each GLB file.
 

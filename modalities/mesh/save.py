@@ -148,7 +148,7 @@ def glb(mesh: Trimesh, settings: Mapping[str, Any]) -> bytes:
             tree["accessors"][attributes["COLOR_0"]]["normalized"] = True
             tree["materials"] = [{"pbrMetallicRoughness": look}]
             primitive["material"] = 0
-        tree["materials"][0] |= {"name": name, "doubleSided": not _closed(mesh)}
+        tree["materials"][0] |= {"name": name, "doubleSided": not closed(mesh)}
         for place in (primitive["indices"], *attributes.values()):
             view = tree["bufferViews"][tree["accessors"][place]["bufferView"]]
             view["target"] = 34963 if place == primitive["indices"] else 34962
@@ -224,7 +224,7 @@ def _usdz(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> 
         shape.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
         shape.CreateExtentAttr(Vt.Vec3fArray.FromNumpy(np.array([points.min(0), points.max(0)])))
         shape.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
-        shape.CreateDoubleSidedAttr(not _closed(mesh))
+        shape.CreateDoubleSidedAttr(not closed(mesh))
         where = UsdGeom.PrimvarsAPI(shape).CreatePrimvar(
             "st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex
         )
@@ -318,7 +318,7 @@ def _title(settings: Mapping[str, Any]) -> str:
     return " ".join(settings.get("request", {}).get("prompt", "").split())[:100] or "mesh"
 
 
-def _closed(mesh: Trimesh) -> bool:
+def closed(mesh: Trimesh) -> bool:
     """Whether the surface has no border, where vertices that lie together are one."""
     return bool(Trimesh(mesh.vertices, mesh.faces).is_watertight)
 

@@ -65,21 +65,13 @@ def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trim
     return made
 
 
-def baked(
-    mesh: trimesh.Trimesh,
-    source: trimesh.Trimesh,
-    side: int = 1024,
-    metallic: float = 0.0,
-    roughness: float = 0.9,
-) -> trimesh.Trimesh:
+def baked(mesh: trimesh.Trimesh, source: trimesh.Trimesh, side: int = 1024) -> trimesh.Trimesh:
     """The mesh with a texture of the source's colours, at every texel those of its nearest surface.
 
     Args:
         mesh: with texture coordinates, at the same place as the source.
         source: any mesh with colours.
         side: texels, a power of two.
-        metallic: 0 to 1, of the whole surface.
-        roughness: 0 to 1, of the whole surface.
     """
     uv = getattr(mesh.visual, "uv", None)
     if uv is None:
@@ -99,7 +91,7 @@ def baked(
         rows, columns = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
         sheet = sheet.reshape(side, side, 3)[rows, columns]
     image = Image.fromarray(sheet.reshape(side, side, 3))
-    made.visual = TextureVisuals(uv=np.array(uv), material=material(image, metallic, roughness))
+    made.visual = TextureVisuals(uv=np.array(uv), material=material(image))
     return made
 
 
