@@ -13,8 +13,7 @@ import math
 import re
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,19 @@ from trimesh.exchange import gltf, obj, ply, stl
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from modalities.image.save import KEY, from_xmp, xmp
+from modalities.image.save import KEY
 from modalities.mesh.page import GLB, page
 from modalities.mesh.read import face_colours, linear, material
 from modalities.mesh.render import shaded, thumbnail, turntable, views
+from modalities.video.read import BROKEN, on_ground
+from modalities.video.save import Clip, carried
+from modalities.video.save import save as film
 from suite import __version__
 from suite.storage import replacing
 
 SIDE, FRAMES, FPS = 512, 80, 20  # of pictures in pixels; of turntables
-GREY = 245  # behind turntables in formats that are not transparent
+GREY = 245
+GROUND = f"rgb({GREY},{GREY},{GREY})"  # behind turntables in formats that are not transparent
 SWATCH, ROUGH = 4, 0.9  # texels of a palette's colour, each way; roughness of what has no material
 
 
@@ -69,7 +72,7 @@ class Model:
 
     def picture(self, side: int = 256) -> Image.Image:
         """What it looks like, (side, side) RGB."""
-        return next(_on_ground(iter([Image.fromarray(thumbnail(self.mesh, side))])))
+        return Image.fromarray(on_ground(thumbnail(self.mesh, side)[None], GROUND)[0])
 
 
 def with_material(mesh: Trimesh, metallic: float, roughness: float) -> Trimesh:
@@ -94,14 +97,17 @@ def save(mesh: Trimesh, path: Path, settings: Mapping[str, Any], side: int = SID
         side: of pictures and turntables, in pixels, an even number.
     Raises: ValueError for another ending or an odd side; ImportError for .usdz where there is no usd-core.
     """
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
+    ending = path.suffix.lower()
+    if ending not in SUFFIXES:
         raise ValueError(f"output is {str(path)!r}; its ending must be one of {', '.join(SUFFIXES)}")
     if side < 2 or side % 2:
         raise ValueError(f"side is {side}; it must be an even number of pixels (try {max(2, side // 2 * 2)})")
     mesh = shaded(mesh)
+    if ending in TURNS:
+        film(_turn(mesh, side, ending), path, settings, lossless=False)
+        return
     with replacing(path) as part:
-        writer(mesh, part, settings, side)
+        _WRITERS[ending](mesh, part, settings, side)
 
 
 def restore(path: Path) -> dict[str, Any]:
@@ -110,10 +116,10 @@ def restore(path: Path) -> dict[str, Any]:
     Raises: ValueError if the file cannot be read or carries no settings of ours.
     """
     try:
-        settings = _settings(path.read_bytes())
+        settings = _settings(path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError, struct.error, RecursionError) as error:
+    except (*BROKEN, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no file whose settings can be read: {error}") from None
     asked = settings.get("request") if isinstance(settings, dict) else None
     if not isinstance(asked, dict):
@@ -260,57 +266,17 @@ def _usdz(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> 
         part.write_bytes(packed.read_bytes())
 
 
-def _frames(mesh: Trimesh, side: int) -> Iterator[Image.Image]:
-    return (Image.fromarray(frame) for frame in turntable(mesh, FRAMES, side))
-
-
-def _on_ground(frames: Iterator[Image.Image]) -> Iterator[Image.Image]:
-    for frame in frames:
-        ground = Image.new("RGB", frame.size, (GREY,) * 3)
-        ground.paste(frame, mask=frame)
-        yield ground
-
-
-def _mp4(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
-    from imageio_ffmpeg import write_frames
-
-    bt709 = "scale=out_color_matrix=bt709:out_range=tv,setparams=" + ":".join(
-        f"{name}=bt709" for name in ("colorspace", "color_primaries", "color_trc")
-    )
-    options = ["-vf", bt709, "-crf", "18", "-preset", "medium", "-movflags", "+faststart", "-f", "mp4"]
-    options += ["-metadata", f"title={_title(settings)}"]
-    if settings:
-        options += ["-metadata", f"comment={json.dumps(settings)}"]
-    size = (side, side)
-    film = write_frames(str(part), size, fps=FPS, codec="libx264", macro_block_size=2, output_params=options)
-    with closing(film) as file:
-        file.send(None)
-        for frame in _on_ground(_frames(mesh, side)):
-            file.send(np.asarray(frame).tobytes())
-
-
-def _gif(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
-    frames = list(_on_ground(_frames(mesh, side)))
-    sheet = Image.new("RGB", (2 * side, 2 * side))
-    for index in range(4):  # one palette for the turn, or colours flicker
-        sheet.paste(frames[index * len(frames) // 4], (index % 2 * side, index // 2 * side))
-    palette = sheet.quantize(256, Image.Quantize.MEDIANCUT)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(part, "GIF", save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0,
-                   comment=json.dumps(settings) if settings else "")  # fmt: skip
-
-
-def _webp(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
-    first, *others = _frames(mesh, side)
-    first.save(part, "WEBP", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=85,
-               xmp=xmp(json.dumps(settings)) if settings else b"")  # fmt: skip
+def _turn(mesh: Trimesh, side: int, ending: str) -> Clip:
+    """A turntable, before a grey ground in films and GIFs."""
+    frames = np.stack(list(turntable(mesh, FRAMES, side)))
+    return Clip(frames if ending == ".webp" else on_ground(frames, GROUND), FPS)
 
 
 _WRITERS = {
     ".glb": _glb, ".usdz": _usdz, ".obj": _obj, ".ply": _ply, ".stl": _stl, ".html": _page, ".png": _png,
-    ".mp4": _mp4, ".gif": _gif, ".webp": _webp,
 }  # fmt: skip
-SUFFIXES = tuple(_WRITERS)
+TURNS = (".mp4", ".gif", ".webp")
+SUFFIXES = (*_WRITERS, *TURNS)
 SHAPES = (".glb", ".usdz", ".obj", ".ply", ".stl")
 
 
@@ -369,17 +335,11 @@ def _palette(mesh: Trimesh) -> Trimesh:
     return _with(mesh, TextureVisuals(uv, material=material(Image.fromarray(image), roughness=ROUGH)))
 
 
-def _settings(data: bytes) -> Any:
+def _settings(path: Path) -> Any:
     """What a GLB, a page, a picture or a turntable holds as settings, or None."""
-    if data.startswith((b"\x89PNG", b"GIF8", b"RIFF")):
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            packet = from_xmp(picture.info.get("xmp", b""))
-            return json.loads(picture.info.get(KEY) or packet or picture.info.get("comment") or "null")
-    if data[4:8] == b"ftyp":
-        at = data.find(b"\xa9cmt") + 4
-        size = int.from_bytes(data[at : at + 4], "big")
-        return json.loads(data[at + 16 : at + size]) if at > 3 else None
+    data = path.read_bytes()
+    if data.startswith((b"\x89PNG", b"GIF8", b"RIFF")) or data[4:8] == b"ftyp":
+        return carried(path)
     if data[:4] != b"glTF":
         found = re.search(re.escape(GLB).encode() + rb"([A-Za-z0-9+/=]+)", data)
         if found is None:

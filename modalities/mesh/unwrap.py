@@ -25,7 +25,8 @@ GROWN, SEEN = (
 )  # cosines to a chart's mean normal: of triangles it grows over, of any it holds at all
 SAMPLES = 300_000  # of a source's surface, to find what is nearest to a texel
 TURNS = 12  # of a chart within a quarter turn, to find how it is smallest
-ROUNDS, LOOKED = 7, 200_000  # of looking for triangles under others; texels of all charts for it
+ROUNDS = 9  # of looking for triangles under others
+BITS = 24  # of a texture coordinate, which a file then holds exactly, counted from above or from below
 
 
 def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trimesh.Trimesh:
@@ -45,10 +46,10 @@ def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trim
     axes = _axes(chart, normals, areas)
     for _ in range(ROUNDS):
         flat, depth = _flat(corners, chart, axes), np.einsum("fij,fj->fi", corners, axes[chart]).mean(1)
-        hidden = _hidden(flat * _scale(flat, LOOKED), chart, depth)
+        hidden = _hidden(flat, chart, depth)
         if not len(hidden):
             uv = _packed(flat, chart, side, padding)
-            hidden = _hidden(_texels(uv, side), chart, depth)
+            hidden = _hidden(uv, chart, depth)
             if not len(hidden):
                 break
         pieces = parts_of(faces[hidden], len(vertices))
@@ -264,7 +265,7 @@ def _packed(flat: Array, chart: Array, side: int, padding: int) -> Array:
             f"{chart.max() + 1} charts do not fit into {side} texels a side; decimate the mesh first"
         )
     places, scale = best
-    return (flat * scale + places[chart][:, None]) / side
+    return np.round((flat * scale + places[chart][:, None]) / side * 2**BITS) / 2**BITS
 
 
 def _dropped(flat: Array, chart: Array, side: int, padding: int) -> tuple[Array, float]:
@@ -305,14 +306,46 @@ def _dropped(flat: Array, chart: Array, side: int, padding: int) -> tuple[Array,
 
 
 def _hidden(flat: Array, chart: Array, depth: Array) -> Array:
-    """Triangles that lie under another of their chart, as seen along its axis, at a whole place."""
-    x, y, faces, weights = _covered(flat)
-    inside = (weights > 1e-3).all(1)
-    x, y, faces = x[inside], y[inside], faces[inside]
-    texels = (chart[faces] * (y.max(initial=0) + 1) + y) * (x.max(initial=0) + 1) + x
-    order = np.lexsort((-depth[faces], texels))
-    texels, faces = texels[order], faces[order]
-    return np.unique(faces[1:][texels[1:] == texels[:-1]])
+    """Triangles that lie under another of their chart, as seen along its axis, or are laid upside down.
+
+    Exact for coordinates of 25 bits: not even slivers far thinner than a texel overlap.
+    """
+    turned = np.flatnonzero((_sides(flat, flat) < 0).any((1, 2)) & (np.bincount(chart)[chart] > 1))
+    one, other = _meeting(flat, chart)
+    apart = np.zeros(len(one), bool)
+    for a, b in ((one, other), (other, one)):
+        apart |= (_sides(flat[a], flat[b]) <= 0).all(2).any(1)
+    one, other = one[~apart], other[~apart]
+    return np.union1d(np.where(depth[one] < depth[other], one, other), turned)
+
+
+def _sides(one: Array, other: Array) -> Array:
+    """(N, 3, 3) how far left of each edge of one each corner of the other is, (N, 3, 2), times its length."""
+    edge = (one[:, [1, 2, 0]] - one)[:, :, None]
+    to = other[:, None] - one[:, :, None]
+    return edge[..., 0] * to[..., 1] - edge[..., 1] * to[..., 0]
+
+
+def _meeting(flat: Array, chart: Array) -> tuple[Array, Array]:
+    """Pairs (N,), (N,) of triangles of one chart whose upright boxes overlap."""
+    low, high = flat.min(1), flat.max(1)
+    cell = max(float(2 * np.sqrt((high - low).prod(1)).mean()), 1e-12)
+    first = np.floor(low / cell).astype(np.int64)
+    size = np.floor(high / cell).astype(np.int64) - first + 1
+    counts = size.prod(1)
+    face = np.repeat(np.arange(len(flat)), counts)
+    y, x = np.divmod(np.arange(len(face)) - np.repeat(np.cumsum(counts) - counts, counts), size[face, 0])
+    x, y = x + first[face, 0], y + first[face, 1]
+    keys = (chart[face] * (y.max() + 1) + y) * (x.max() + 1) + x
+    order = np.argsort(keys, kind="stable")
+    face, (_, counts) = face[order], np.unique(keys[order], return_counts=True)
+    after = np.repeat(np.cumsum(counts), counts) - np.arange(len(face)) - 1  # others behind it in its cell
+    start = np.repeat(np.arange(len(face)), after)
+    behind = start + 1 + np.arange(len(start)) - np.repeat(np.cumsum(after) - after, after)
+    one, other = face[start], face[behind]
+    meet = (low[one] < high[other]).all(1) & (low[other] < high[one]).all(1)
+    pairs = np.unique(one[meet] * len(flat) + other[meet])
+    return np.divmod(pairs, len(flat))
 
 
 def _scale(flat: Array, texels: float) -> float:

@@ -11,9 +11,11 @@ import pytest
 import trimesh
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
+from scipy import ndimage
 from trimesh.visual import TextureVisuals
 
 from modalities.mesh import save as saving
+from modalities.mesh.finish import finish, surface_of
 from modalities.mesh.measure import faults_gltf, faults_usd
 from modalities.mesh.read import material
 from modalities.mesh.save import save
@@ -55,7 +57,15 @@ def large():
     return trimesh.Trimesh(vertices, made.faces, vertex_colors=colours, process=False)
 
 
-MESHES = {"coloured": coloured, "textured": textured, "large": large}
+def finished():
+    """A crumpled ball of 60 cells, decimated to many slivers, unwrapped and baked."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(60, 60, 60)), 1.5)
+    places = np.stack(np.meshgrid(*[np.linspace(-1, 1, 60)] * 3, indexing="ij"))
+    field = 0.7 - np.linalg.norm(places, axis=0) + 3 * noise
+    return finish(surface_of(np.concatenate([field[None], places]).astype(np.float32)), 6_000, texture=512)
+
+
+MESHES = {"finished": finished, "coloured": coloured, "textured": textured, "large": large}
 
 
 @pytest.mark.parametrize("name", MESHES)
