@@ -30,6 +30,7 @@ class Adapter(Protocol):
         plural: what its results are called, "images".
         count: the request's field that says how many items to draw.
         suffixes: the file endings it can save.
+        closed: the dimensions of space that a loop closes; of a clip, time alone.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Adapter(Protocol):
     plural: str
     count: str
     suffixes: tuple[str, ...]
+    closed: slice = slice(None)
 
     def check(self, request: Request) -> None:
         """Refuses, without torch, what can be seen to fail: init or mask files that cannot be read."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _SMALLEST = 8  # latents a side, below which a tile is mostly border
+FRAMES = 8  # of a clip, encoded or decoded at once: more are slower, for what they take of memory
 
 
 class Latent(Protocol):
@@ -50,6 +51,38 @@ def region(latent: Latent, mask: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """
     own = getattr(getattr(latent, "module", None), "region", None)
     return own(mask, x, z) if own else F.interpolate(mask, z.shape[2:], mode="area").gt(0).to(z)
+
+
+def factors(latent: Latent, space: int) -> tuple[int, ...]:
+    """How many times smaller latents are in each of so many dimensions of the signal's space."""
+    frames = isinstance(latent, FrameLatent)
+    return (1,) * frames + (latent.factor,) * (space - frames)
+
+
+class FrameLatent:
+    """The latents of clips (B, C, T, H, W), each frame by itself those of a picture."""
+
+    def __init__(self, pictures: Latent) -> None:
+        """Takes the latents of pictures; `factor` is theirs, of height and width."""
+        self.pictures, self.channels, self.factor = pictures, pictures.channels, pictures.factor
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) in [-1, 1] to (B, channels, T, H / factor, W / factor)."""
+        return self._each(self.pictures.encode, x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The inverse of `encode`, as near as it can."""
+        return self._each(self.pictures.decode, z)
+
+    def preview(self, z: Tensor) -> Tensor:
+        """(B, channels, T, h, w) to (B, C, T, h, w) in [-1, 1]."""
+        return self._each(self.pictures.preview, z)
+
+    @staticmethod
+    def _each(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2).flatten(0, 1)
+        made = torch.cat([call(part) for part in torch.split(frames, FRAMES)])
+        return made.view(len(x), -1, *made.shape[1:]).transpose(1, 2)
 
 
 class IdentityLatent:

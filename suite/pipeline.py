@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,16 @@ from suite import drive, middleware, samplers, storage
 from suite.adapter import Adapter
 from suite.denoiser import Denoiser
 from suite.guidance import guided
-from suite.latent import AutoencoderLatent, IdentityLatent, Latent, region, sparing, tiled
+from suite.latent import (
+    AutoencoderLatent,
+    FrameLatent,
+    IdentityLatent,
+    Latent,
+    factors,
+    region,
+    sparing,
+    tiled,
+)
 from suite.nn.vocoder import Codec
 from suite.noise import Noise
 from suite.paths import FLOW
@@ -157,7 +166,8 @@ class Pipeline:
         multiple = int(getattr(self.network, "factor", 1))
         shape = self.adapter.shape(request, self.latent.factor, multiple)
         grid = levels(self.schedule, request.num_inference_steps, request.spacing, shift=request.shift)
-        init, mask = self.adapter.read(request, [size * self.latent.factor for size in shape])
+        smaller = factors(self.latent, len(shape))
+        init, mask = self.adapter.read(request, [n * times for n, times in zip(shape, smaller, strict=True)])
         original = small = None
         if init is not None:
             original = self._encode(init)
@@ -187,14 +197,14 @@ class Pipeline:
                 interval=(request.guidance_low, request.guidance_high),
             )
             if self.window:
-                denoise = _windowed(denoise, self.window)
+                denoise = _windowed(denoise, self.window, isinstance(self.latent, FrameLatent))
             denoise = torch.inference_mode()(sparing()(denoise))
             steps = drive.Kept(drive.trace(sampler, denoise, steps=steps_each))
             for step in steps:
                 done, total = number * steps_each + step.index + 1, len(batches) * steps_each
                 denoised = step.denoised
                 if request.loop:
-                    denoised = middleware.turned(denoised, range(2, denoised.dim()), step.index, -1)
+                    denoised = middleware.turned(denoised, self._closed(denoised), step.index, -1)
                 seconds, preview = time.monotonic() - started, self._preview(denoised)
                 yield Progress(done, total, step.sigma, seconds, denoised, preview)
             decoded = self._decode(steps.value, request.loop)
@@ -222,8 +232,12 @@ class Pipeline:
         if original is not None and mask is not None:
             sampler = middleware.keep(sampler, clean, mask.to(x))
         if request.loop:
-            sampler = middleware.seamless(sampler, range(2, x.dim()))
+            sampler = middleware.seamless(sampler, self._closed(x))
         return sampler
+
+    def _closed(self, x: Tensor) -> Sequence[int]:
+        """The dimensions of latents that a loop closes."""
+        return range(2, x.dim())[self.adapter.closed]
 
     @torch.no_grad()
     def _conditioning(self, request: Request) -> tuple[Conditioning, Conditioning | None]:
@@ -241,14 +255,15 @@ class Pipeline:
 
     @torch.no_grad()
     def _decode(self, latents: Tensor, loop: bool) -> Tensor:
-        space = latents.shape[2:]
-        wrap = [min(WRAP, size) for size in space] if loop else []
-        if loop:
-            sides = [side for size in reversed(wrap) for side in (size, size)]
-            latents = nn.functional.pad(latents, sides, mode="circular")
-        decoded = self.latent.decode(latents).float()
-        for dim, (cut, size) in enumerate(zip(wrap, space, strict=False), start=2):
-            decoded = decoded.narrow(dim, cut * self.latent.factor, size * self.latent.factor)
+        smaller = factors(self.latent, latents.dim() - 2)
+        wrap = [0] * len(smaller)
+        for dim in self._closed(latents) if loop else ():
+            wrap[dim - 2] = min(WRAP, latents.shape[dim]) if smaller[dim - 2] > 1 else 0
+        sides = [cut for cut in reversed(wrap) for _ in (0, 1)]
+        wide = nn.functional.pad(latents, sides, mode="circular") if any(wrap) else latents
+        decoded = self.latent.decode(wide).float()
+        for dim, (cut, times) in enumerate(zip(wrap, smaller, strict=True), start=2):
+            decoded = decoded.narrow(dim, cut * times, latents.shape[dim] * times) if cut else decoded
         if not decoded.isfinite().all():
             raise FloatingPointError("the decoded result holds NaN or infinity; nothing was saved")
         return decoded
@@ -261,12 +276,27 @@ class Pipeline:
         return preview
 
 
-def _windowed(denoise: drive.Denoise, window: int) -> drive.Denoise:
+def _windowed(denoise: drive.Denoise, window: int, frames: bool) -> drive.Denoise:
     """Denoises what is longer in windows that overlap by half and fade into each other, at every step.
+
+    Of clips, the frames of a window are turned so that each has its place in a clip that comes round: motion
+    goes on from window to window.
 
     Source: Bar-Tal et al. 2023, arXiv 2302.08113 (MultiDiffusion), equation 5.
     """
-    return lambda x, sigma: tiled(lambda part: denoise(part, sigma), x, window, window // 2)
+
+    def at(x: Tensor, sigma: float | Tensor) -> Tensor:
+        if not frames:
+            return tiled(lambda part: denoise(part, sigma), x, window, window // 2)
+        number = torch.arange(x.shape[2]).to(x).view(-1, 1, 1).expand(x[:, :1].shape)
+
+        def turned(part: Tensor) -> Tensor:
+            start = int(part[0, -1, 0, 0, 0]) % window
+            return denoise(part[:, :-1].roll(start, 2), sigma).roll(-start, 2)
+
+        return tiled(turned, torch.cat([x, number], 1), window, window // 2)
+
+    return at
 
 
 @sparing()
@@ -302,7 +332,8 @@ def load(
         if text.width != (width := network.config["context_width"]):
             told = f"reads text {width} wide; {settings['text']['name']} gives {text.width}"
             raise storage.ModelError(f"{folder} {told}")
-        latent = latent_of(settings.get("latent"), network.config["channels"], folder, precision, where)
+        config, near = network.config, (folder, precision, where)
+        latent = latent_of(settings.get("latent"), config["channels"], *near, frames=bool(config.get("time")))
         return Pipeline(
             network, make(**settings["schedule"]), settings["prediction"], text, latent, adapter,
             defaults=settings.get("defaults"), name=str(model), device=where,
@@ -318,6 +349,8 @@ def latent_of(
     near: Path,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    *,
+    frames: bool = False,
 ) -> Latent:
     """What a network denoises: the latents of an autoencoder, or the signal itself.
 
@@ -327,10 +360,11 @@ def latent_of(
         near: as in `storage.find`.
         dtype: as in `storage.load`.
         device: as in `storage.load`.
+        frames: whether the signal is a clip, and the autoencoder one of its frames.
     Raises: ModelError if it is missing, corrupt or of other channels.
     """
     if not name:
-        return IdentityLatent(channels)
+        return FrameLatent(IdentityLatent(channels)) if frames else IdentityLatent(channels)
     folder = storage.find(name, near=near)
     module, told = storage.load(folder, dtype, device)
     tile: int | None = None if told.get("kind") == "surface" else 64  # a set has no neighbours
@@ -339,9 +373,9 @@ def latent_of(
         module, tile = Codec(module, vocoder), None  # tiles of a waveform may differ in phase
     try:
         scale, shift = float(told["scaling_factor"]), float(told["shift_factor"])
-        latent = AutoencoderLatent(module, scale, shift, tile=tile)
+        latent: Latent = AutoencoderLatent(module, scale, shift, tile=tile)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise storage.ModelError(f"the config of {folder} lacks or misstates {error}") from None
     if latent.channels != channels:
         raise storage.ModelError(f"{folder} has {latent.channels} channels; the network denoises {channels}")
-    return latent
+    return FrameLatent(latent) if frames else latent

@@ -179,7 +179,8 @@ def train(
     )
     if told.get("init"):
         given = storage.find(told["init"])
-        storage.fill(network, storage.weights(given), given)
+        weights = storage.weights(given)
+        storage.fill(network, network.grown(weights) if hasattr(network, "grown") else weights, given)
     if hasattr(network, "fit"):
         network.fit(pool.signal(slice(0, FITTED)))
     for name, parameter in network.named_parameters():
@@ -207,6 +208,9 @@ def train(
             last = part == micro - 1
             with nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
                 x = pool.signal(rows)
+                if told.get("frames"):  # of clips, so many, evenly spaced
+                    apart = x.shape[2] // int(told["frames"])
+                    x = x[:, :, int(rows_from.integers(apart)) :: apart]
                 if denoiser is None:
                     x = crops(x, told["crop"], rows_from) if told.get("crop") else x
                     x = x.to(
@@ -341,7 +345,10 @@ def run(
     latent: Latent = IdentityLatent()
     if diffusion:
         network: Any = storage.built(recipe["network"], "the recipe")
-        latent = latent_of(recipe.get("latent"), network.config["channels"], near or out, device=device)
+        told = network.config
+        latent = latent_of(
+            recipe.get("latent"), told["channels"], near or out, device=device, frames=bool(told.get("time"))
+        )
     text = load_text(recipe["text"]["name"], recipe["text"].get("limit")) if diffusion else None
     if accelerator.is_main_process:
         draw = adapter.examples(data, int(recipe.get("seed", 0)), recipe["data"])

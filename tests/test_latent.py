@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from suite.latent import AutoencoderLatent, IdentityLatent, tiled
+from suite.latent import FRAMES, AutoencoderLatent, FrameLatent, IdentityLatent, factors, tiled
 from suite.nn import Autoencoder
 
 
@@ -39,6 +39,19 @@ def test_identity_gives_the_signal_itself():
     assert torch.equal(latent.decode(latent.encode(x)), x)
     assert latent.preview(x).abs().max() <= 1
     assert (latent.channels, latent.factor) == (3, 1)
+
+
+def test_a_clip_s_latents_are_those_of_its_frames_a_few_at_a_time():
+    module = Repeat()
+    pictures = AutoencoderLatent(module, scaling_factor=2.0)
+    latent, x = FrameLatent(pictures), noise(2, 3, FRAMES, 8, 12)
+    z = latent.encode(x)
+    assert z.shape == (2, 3, FRAMES, 2, 3) and factors(latent, 3) == (1, 4, 4)
+    assert factors(pictures, 2) == (4, 4)
+    torch.testing.assert_close(z[:, :, 5], pictures.encode(x[:, :, 5]))
+    torch.testing.assert_close(latent.decode(z)[:, :, 1], pictures.decode(z[:, :, 1]))
+    torch.testing.assert_close(latent.preview(z)[:, :, -1], pictures.preview(z[:, :, -1]))
+    assert max(shape[0] for shape in module.calls) == FRAMES
 
 
 def test_scale_and_shift_bring_the_latents_to_unit_variance_and_back():

@@ -192,6 +192,38 @@ def test_a_looping_picture_is_decoded_with_its_edges_joined():
     torch.testing.assert_close(turned, pipe._decode(z, loop=True).roll((6, 10), (2, 3)))
 
 
+def test_a_loop_closes_only_the_dimensions_that_the_medium_has_it_close():
+    seen = []
+
+    class Shown(torch.nn.Module):  # remembers where the brightest place is that it is shown
+        def forward(self, x, timestep, context, mask):
+            seen.append(divmod(int(x[0, 0].argmax()), 64))
+            return torch.zeros_like(x)
+
+    pipe = painting(Shown(), num_inference_steps=6)
+    pipe.adapter = type("Upright", (type(adapter),), {"closed": slice(0, 1)})()
+    spot = Image.new("RGB", (64, 64))
+    spot.putpixel((20, 30), (255, 255, 255))
+    pipe("x", init=spot, strength=0.5, loop=True)
+    rows, columns = zip(*seen, strict=True)
+    assert len(set(rows)) > 1 and len(set(columns)) == 1
+
+
+def test_what_is_longer_than_the_window_is_seen_in_windows_whose_frames_have_their_places():
+    seen = []
+
+    class Numbered(torch.nn.Module):  # takes what it sees for clean, and remembers it
+        def forward(self, x, timestep, context, mask):
+            seen.append(x[0, 0, :, 0, 0].tolist())
+            return x
+
+    network = Numbered()
+    clip = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 1, 8, 2, 2)
+    denoise = suite.pipeline._windowed(lambda x, sigma: network(x, sigma, None, None), 4, frames=True)
+    torch.testing.assert_close(denoise(clip, 1.0), clip)
+    assert seen == [[0, 1, 2, 3], [4, 5, 2, 3], [4, 5, 6, 7]]
+
+
 def test_the_previews_of_a_looping_picture_stand_still():
     places = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
     init = adapter.preview(places)[0]

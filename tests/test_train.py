@@ -288,6 +288,29 @@ def test_training_starts_from_a_model_that_is_given(recipes, tmp_path):
         assert torch.equal(parameter, state.mean[name]), name
 
 
+def test_clips_are_learned_from_so_many_of_their_frames_by_a_network_grown_from_one_of_pictures(
+    tmp_path, monkeypatch
+):
+    network = {"type": "unet", "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True]}
+    network |= {"context_width": 8}
+    storage.save(tmp_path / "pictures", storage.built(network, ""), {"network": network})
+    clips = {**network, "time": ["alone", "joint"]}
+    told = {"steps": 2, "batch": 2, "learning_rate": 0.0, "frames": 3, "init": str(tmp_path / "pictures")}
+    recipe = {"kind": "diffusion", "schedule": {"name": "flow"}, "prediction": "flow", "network": clips}
+    shape = (4, 3, 6, 4, 4)
+    signals = np.broadcast_to(np.arange(6, dtype=np.uint8).reshape(1, 1, 6, 1, 1), shape)
+    pool = Pool(signals, np.ones((4, 8), np.float16), np.arange(1, 5))
+    seen, real = [], train.denoising_loss
+    monkeypatch.setattr(train, "denoising_loss", lambda of, x, *rest, **more: seen.append(x) or real(
+        of, x, *rest, **more))  # fmt: skip
+    states = [state for state, _ in train.train({**recipe, "train": told}, pool, tmp_path)]
+    steps = {tuple(x[0, 0, :, 0, 0].add(1).mul(127.5).round().int().tolist()) for x in seen}
+    assert steps <= {(0, 2, 4), (1, 3, 5)} and steps
+    given = storage.weights(tmp_path / "pictures")
+    grown = dict(states[-1].network.named_parameters())
+    assert all(torch.equal(grown[name], given[name]) for name in given) and len(grown) > len(given)
+
+
 def test_a_frozen_encoder_and_its_scale_stay_what_they_are(recipes, pictures, tmp_path):
     told = ["--data", str(pictures), "--recipe", str(recipes / "vae.toml")]
     assert train.main("image", [*told, "--out", str(tmp_path / "first")]) == 0

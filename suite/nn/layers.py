@@ -78,12 +78,20 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Linear(width, width))
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """(B, N, width), (B, L, context_width) and its (B, L) bool mask to (B, N, width)."""
+        """(B, N, width), (B, L, context_width) and its (B, L) bool mask to (B, N, width).
+
+        Of B times T items of x, T on end share each of B contexts.
+        """
         seen: Tensor = self.kv(x if context is None else context)
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = seen.view(*seen.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = F.layer_norm(q, q.shape[-1:]), F.layer_norm(k, k.shape[-1:])
-        attended = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
+        mask = None if mask is None else mask[:, None, None]
+        if len(q) > len(k):
+            frames = len(q) // len(k)
+            k, v = k.repeat_interleave(frames, 0), v.repeat_interleave(frames, 0)
+            mask = None if mask is None else mask.repeat_interleave(frames, 0)
+        attended = F.scaled_dot_product_attention(q, k, v, mask)
         gathered: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return gathered
 

@@ -1,11 +1,14 @@
 """A U-Net that predicts from noisy latents, the noise level and text.
 
-Convolutions, self- and cross-attention, skips between the sizes.
+Convolutions, self- and cross-attention, skips between the sizes. One of pictures grows into one of clips: it
+sees every frame as a picture, and between these looks attends through time.
 
 Source: Ronneberger et al. 2015, arXiv 1505.04597; Dhariwal and Nichol 2021, arXiv 2105.05233 (adaptive group
-normalisation); Rombach et al. 2021, arXiv 2112.10752 (cross-attention to text).
+normalisation); Rombach et al. 2021, arXiv 2112.10752 (cross-attention to text); Blattmann et al. 2023,
+arXiv 2304.08818 (layers of time between those of pictures).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +17,8 @@ from torch.nn import functional as F
 
 from suite.nn.autoencoder import fold, unfold
 from suite.nn.layers import Attention, Conditioner, conv, norm, zeroed
+
+TURNS = 4  # of the circles on which a frame's place in its clip is told
 
 
 class Block(nn.Module):
@@ -55,18 +60,47 @@ class Attend(nn.Module):
         return h.transpose(1, 2).view(x.shape)
 
 
-class Stage(nn.Module):
-    """A block, and attention where the level has it."""
+class AttendInTime(nn.Module):
+    """Positions attend to themselves in the other frames, or to all positions of all frames jointly."""
 
-    def __init__(self, block: Block, attend: Attend | None) -> None:
-        """Takes the two parts."""
+    def __init__(self, width: int, joint: bool) -> None:
+        """Takes the channels, and whether to attend jointly."""
         super().__init__()
-        self.block, self.attend = block, attend
+        self.joint = joint
+        self.code = nn.Linear(2 * TURNS + 1, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
+        self.attention = Attention(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), zeroed(nn.Linear(2 * width, width)))
 
-    def forward(self, x: Tensor, vector: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """(B, width_in, *S) to (B, width, *S)."""
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """(B * frames, width, *S) to the same."""
+        width, places = x.shape[1], x[0, 0].numel()
+        h = x.reshape(-1, frames, width, places).movedim(2, -1)  # (B, T, N, width)
+        h = h + self.code(moments(frames, x))[:, None]
+        h = h.flatten(1, 2) if self.joint else h.transpose(1, 2).flatten(0, 1)
+        moved = self.attention(self.norms[0](h))
+        moved = moved + self.mlp(self.norms[1](h + moved))
+        if self.joint:
+            moved = moved.view(-1, frames, places, width)
+        else:
+            moved = moved.view(-1, places, frames, width).transpose(1, 2)
+        seen: Tensor = x + moved.movedim(-1, 2).reshape(x.shape)
+        return seen
+
+
+class Stage(nn.Module):
+    """A block, attention where the level has it, and attention in time in a network of clips."""
+
+    def __init__(self, block: Block, attend: Attend | None, in_time: AttendInTime | None) -> None:
+        """Takes the parts."""
+        super().__init__()
+        self.block, self.attend, self.in_time = block, attend, in_time
+
+    def forward(self, x: Tensor, vector: Tensor, context: Tensor, mask: Tensor, frames: int) -> Tensor:
+        """(B * frames, width_in, *S), their vectors, the context of B to (B * frames, width, *S)."""
         x = self.block(x, vector)
-        return x if self.attend is None else self.attend(x, context, mask)
+        x = x if self.attend is None else self.attend(x, context, mask)
+        return x if self.in_time is None else self.in_time(x, frames)
 
 
 class UNet(nn.Module):
@@ -74,7 +108,7 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int = 16, widths: tuple[int, ...] = (160, 320), blocks: int = 2,
                  attention: tuple[bool, ...] = (True, True), context_width: int = 384, patch: int = 1,
-                 positions: int = 16, head: int = 0, dims: int = 2) -> None:
+                 positions: int = 16, head: int = 0, dims: int = 2, time: tuple[str, ...] = ()) -> None:
         """Builds it for latents of `channels` channels over `dims` dimensions.
 
         Args:
@@ -89,12 +123,15 @@ class UNet(nn.Module):
                 as it is; 0 for none. Where the noise is low the patches' width would hold it back (the wide
                 head of Zheng et al. 2025, arXiv 2510.11690).
             dims: dimensions of space, 1 to 3.
+            time: of a network of clips, how each level attends in time: "alone", "joint" or "none".
         """
         super().__init__()
+        if not set(time) <= {"alone", "joint", "none"} or len(time) not in (0, len(widths)):
+            raise ValueError(f"time is {list(time)}; it must say alone, joint or none of each of the widths")
         self.config: dict[str, Any] = {
             "channels": channels, "widths": list(widths), "blocks": blocks, "attention": list(attention),
             "context_width": context_width, "patch": patch, "positions": positions, "head": head,
-            "dims": dims}
+            "dims": dims, **({"time": list(time)} if time else {})}
         self.factor, self.patch, self.positions = patch * 2 ** (len(widths) - 1), patch, positions
         folded = channels * patch ** dims
         vector = 2 * widths[0]
@@ -102,7 +139,9 @@ class UNet(nn.Module):
 
         def stage(level: int, width_in: int) -> Stage:
             attend = Attend(widths[level], vector) if attention[level] else None
-            return Stage(Block(dims, width_in, widths[level], vector), attend)
+            moves = bool(time) and time[level] != "none"
+            in_time = AttendInTime(widths[level], time[level] == "joint") if moves else None
+            return Stage(Block(dims, width_in, widths[level], vector), attend, in_time)
 
         self.enter = conv(dims, folded + 2 * dims, widths[0])
         skips, width = [widths[0]], widths[0]
@@ -130,19 +169,35 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(norm(width), nn.SiLU(), zeroed(conv(dims, width, folded)))
         self.head = Block(dims, 2 * channels, head, vector) if head else None
         self.finish = zeroed(conv(dims, head, channels)) if head else None
+        self.moment = zeroed(nn.Linear(2 * TURNS + 1, vector)) if time else None
+
+    def grown(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a network of pictures, and those of time as they are here: clips of equal frames."""
+        own = {k: v for k, v in self.state_dict().items() if ".in_time." in k or k.startswith("moment.")}
+        return {**own, **state}
 
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Predicts in the terms the Denoiser was told.
 
         Args:
-            x: (B, C, *S), noisy latents; each size of S a multiple of `factor`.
+            x: (B, C, *S), noisy latents; each size of S a multiple of `factor`. Of clips, (B, C, T, *S).
             timestep: (B,) float, 0 to 1000.
             context: (B, L, D), text features.
             mask: (B, L) bool, true at real tokens.
 
-        Returns: (B, C, *S).
+        Returns: as x.
         """
         vector, tokens = self.condition(timestep, context, mask)
+        frames = 1
+        if self.moment is not None:
+            frames = x.shape[2]
+            x = x.transpose(1, 2).flatten(0, 1)
+            vector = (vector[:, None] + self.moment(moments(frames, x))).flatten(0, 1)
+        made = self._frames(x, vector, tokens, mask, frames)
+        return made if self.moment is None else made.view(-1, frames, *made.shape[1:]).transpose(1, 2)
+
+    def _frames(self, x: Tensor, vector: Tensor, tokens: Tensor, mask: Tensor, frames: int) -> Tensor:
+        """(B * frames, C, *S), their vectors (B * frames, V), the context of B to (B * frames, C, *S)."""
         given = x
         x = fold(x, self.patch)
         x = self.enter(torch.cat([x, *place(x, self.positions)], dim=1))
@@ -153,14 +208,14 @@ class UNet(nn.Module):
                 x = self.smaller[level - 1](x)
                 skips.append(x)
             for stage in stages:
-                x = stage(x, vector, tokens, mask)
+                x = stage(x, vector, tokens, mask, frames)
                 skips.append(x)
-        x = self.middle(x, vector, tokens, mask)
+        x = self.middle(x, vector, tokens, mask, frames)
         for level, stages in enumerate(self.up):
             if level:
                 x = self.larger[level - 1](x)
             for stage in stages:
-                x = stage(torch.cat([x, skips.pop()], dim=1), vector, tokens, mask)
+                x = stage(torch.cat([x, skips.pop()], dim=1), vector, tokens, mask, frames)
         x = unfold(self.leave(x), self.patch)
         if self.head is None or self.finish is None:
             return x
@@ -177,3 +232,10 @@ def place(x: Tensor, period: int) -> list[Tensor]:
         angle = (torch.arange(size, device=x.device) + 0.5).mul(torch.pi / period).view(shape)
         codes += [f(angle).to(x.dtype).expand(x.shape[0], 1, *x.shape[2:]) for f in (torch.cos, torch.sin)]
     return codes
+
+
+def moments(frames: int, like: Tensor) -> Tensor:
+    """Where each frame lies in its clip: (frames, 2 * TURNS + 1), on circles and from -1 to 1."""
+    share = (torch.arange(frames, device=like.device) + 0.5) / frames
+    angles = 2 * torch.pi * share[:, None] * torch.arange(1, TURNS + 1, device=like.device)
+    return torch.cat([angles.cos(), angles.sin(), 2 * share[:, None] - 1], 1).to(like.dtype)

@@ -19,6 +19,10 @@ DENOISERS = {
         "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
         "patch": 2, "head": 16,
     },
+    "unet, clips": {
+        "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
+        "time": ["alone", "joint"],
+    },
     "transformer": {"channels": 3, "width": 24, "depth": 2, "context_width": 8},
     "transformer, patches": {"channels": 3, "width": 24, "depth": 2, "context_width": 8, "patch": 2},
 }  # fmt: skip
@@ -46,10 +50,10 @@ def made(kind, dims, *, perturbed=True, **changes):
     return network
 
 
-def asked(dims, batch=2, size=8, tokens=5, seed=0):
+def asked(kind, dims, batch=2, size=8, tokens=5, seed=0):
     """Latents, timesteps, text and mask: the items differ in each."""
     generator = torch.Generator().manual_seed(seed)
-    space = (size, *[4] * (dims - 1))
+    space = (*[6] * kind.endswith("clips"), size, *[4] * (dims - 1))
     x = torch.randn(batch, 3, *space, generator=generator)
     timestep = torch.linspace(100, 900, batch)
     context = torch.randn(batch, tokens, 8, generator=generator)
@@ -61,7 +65,7 @@ def asked(dims, batch=2, size=8, tokens=5, seed=0):
 @pytest.mark.parametrize("size", (4, 8))
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_a_denoiser_keeps_the_shape_of_its_latents(kind, size, dims):
-    x, *rest = asked(dims, size=size)
+    x, *rest = asked(kind, dims, size=size)
     network = made(kind, dims)
     assert not size % network.factor
     assert network(x, *rest).shape == x.shape
@@ -86,7 +90,7 @@ def test_a_gradient_reaches_every_parameter(kind, dims):
     if kind == "autoencoder":
         results = network(torch.randn(2, 2, *[8] * dims, generator=generator), generator)
     else:
-        results = (network(*asked(dims)),)
+        results = (network(*asked(kind, dims)),)
     sum((y * torch.randn(y.shape, generator=generator)).sum() for y in results).backward()
     still = [
         name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-8
@@ -97,7 +101,7 @@ def test_a_gradient_reaches_every_parameter(kind, dims):
 @pytest.mark.parametrize("dims", DIMS)
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_a_batch_of_two_is_twice_one(kind, dims):
-    network, told = made(kind, dims), asked(dims)
+    network, told = made(kind, dims), asked(kind, dims)
     together = network(*told)
     for i in range(2):
         alone = network(*[part[i : i + 1] for part in told])
@@ -119,7 +123,7 @@ def test_the_autoencoder_s_batch_of_two_is_twice_one(dims):
 @pytest.mark.parametrize("dims", DIMS)
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_masked_tokens_do_not_matter_and_the_others_do(kind, dims):
-    network, (x, timestep, context, mask) = made(kind, dims), asked(dims)
+    network, (x, timestep, context, mask) = made(kind, dims), asked(kind, dims)
     before = network(x, timestep, context, mask)
     padded = torch.where(mask[..., None], context, 100.0)
     torch.testing.assert_close(network(x, timestep, padded, mask), before, rtol=1e-4, atol=1e-5)
@@ -131,7 +135,7 @@ def test_masked_tokens_do_not_matter_and_the_others_do(kind, dims):
 
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_the_order_of_positions_and_the_noise_level_are_seen(kind):
-    network, (x, timestep, context, mask) = made(kind, 2), asked(2)
+    network, (x, timestep, context, mask) = made(kind, 2), asked(kind, 2)
     before = network(x, timestep, context, mask)
     assert (network(x, timestep + 50, context, mask) - before).abs().max() > 1e-3
     constant = network(torch.ones_like(x), timestep, context, mask)
@@ -140,7 +144,7 @@ def test_the_order_of_positions_and_the_noise_level_are_seen(kind):
 
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_an_untrained_denoiser_predicts_zero(kind):
-    assert not made(kind, 2, perturbed=False)(*asked(2)).any()
+    assert not made(kind, 2, perturbed=False)(*asked(kind, 2)).any()
 
 
 @pytest.mark.parametrize("dims", DIMS)
@@ -150,7 +154,7 @@ def test_a_network_comes_back_from_its_folder(kind, dims, tmp_path):
     settings = {"network": {"type": kind.split(",")[0], **network.config}}
     again, read = storage.load(storage.save(tmp_path / "model", network, settings))
     assert again.config == network.config == {k: v for k, v in read["network"].items() if k != "type"}
-    told = (torch.ones(1, 2, *[8] * dims),) if kind == "autoencoder" else asked(dims)
+    told = (torch.ones(1, 2, *[8] * dims),) if kind == "autoencoder" else asked(kind, dims)
     call = network.encode if kind == "autoencoder" else network
     assert torch.equal((again.encode if kind == "autoencoder" else again)(*told)[0], call(*told)[0])
 
@@ -205,7 +209,7 @@ def test_a_head_starts_as_nothing_and_sees_finer_than_the_patches():
     with torch.no_grad():
         for network in (plain, head):
             network.leave[-1].weight.normal_(generator=torch.Generator().manual_seed(3))
-    inputs = asked(2)
+    inputs = asked("unet", 2)
     assert torch.equal(head(*inputs), plain(*inputs))
     torch.nn.init.ones_(head.finish.weight)
     assert not torch.allclose(head(*inputs), plain(*inputs), atol=1e-3)
@@ -214,3 +218,37 @@ def test_a_head_starts_as_nothing_and_sees_finer_than_the_patches():
 def test_an_autoencoder_of_unequal_stages_is_refused():
     with pytest.raises(ValueError, match="widths has 2 stages, encoder_widths 1"):
         made("autoencoder", 2, encoder_widths=[16])
+
+
+def test_a_network_of_pictures_grows_into_one_of_clips_that_draws_the_same_frame_by_frame():
+    options = {key: value for key, value in DENOISERS["unet, clips"].items() if key != "time"}
+    pictures = made("unet, clips", 2, time=())
+    clips = made("unet, clips", 2, perturbed=False)
+    clips.load_state_dict(clips.grown(pictures.state_dict()))
+    x, timestep, context, mask = asked("unet, clips", 2)
+    assert pictures.config == {**options, "patch": 1, "positions": 16, "head": 0, "dims": 2}
+    frames = torch.stack([pictures(x[:, :, t], timestep, context, mask) for t in range(6)], 2)
+    torch.testing.assert_close(clips(x, timestep, context, mask), frames, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("time, elsewhere", [(["alone", "none"], False), (["joint", "none"], True)])
+def test_a_frame_sees_others_at_its_own_place_or_everywhere(time, elsewhere):
+    network = made("unet, clips", 2, time=time)
+    level = network.down[0][0].in_time
+    x = torch.randn(6, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[5, :, 1, 1] += torch.linspace(-1, 1, 16)
+    moved = (level(changed, 6) - level(x, 6)).abs().amax(1)[:5] > 1e-6  # in the other frames
+    assert moved[:, 1, 1].all() and bool(moved[:, 3, 3].any()) == elsewhere
+
+
+def test_a_frame_s_place_in_the_clip_is_seen():
+    network, (x, timestep, context, mask) = made("unet, clips", 2), asked("unet, clips", 2)
+    still = x[:, :, :1].expand_as(x)
+    assert network(still, timestep, context, mask).std(2).max() > 1e-3
+
+
+@pytest.mark.parametrize("time", (["alone"], ["often", "never"]))
+def test_attention_in_time_that_no_level_can_have_is_refused(time):
+    with pytest.raises(ValueError, match="alone, joint or none of each of the widths"):
+        made("unet, clips", 2, time=time)
