@@ -86,6 +86,16 @@ def write_mesh_models(root, text, width):
     return written(root, "mesh", {"mesh-vae": first, "mesh": second})
 
 
+def write_video_models(root, text, width):
+    """A diffusion model `video`, which sees 8 frames at once, and the autoencoder of its frames."""
+    first = {"kind": "autoencoder", "network": AUTOENCODER, "scaling_factor": 1.0, "shift_factor": 0.0}
+    network = {**UNET, "context_width": width, "time": ["alone", "joint"]}
+    second = {"kind": "diffusion", "network": network, "latent": "image-vae", "window": 8}
+    second |= {"schedule": {"name": "flow"}, "prediction": "flow", "text": {"name": text, "width": width}}
+    second |= {"defaults": {**DEFAULTS, "num_frames": 8}}
+    return written(root, "video", {"image-vae": first, "video": second})
+
+
 def written(root, medium, models):
     """The folder of the last of some models of random weights."""
     for seed, (name, settings) in enumerate(models.items(), start=1):
@@ -139,6 +149,12 @@ def tiny_audio_model(tmp_path_factory):
 def tiny_mesh_model(tmp_path_factory):
     """The folder of a tiny mesh model that reads `Words`."""
     return write_mesh_models(tmp_path_factory.mktemp("models"), "words 280", 280)  # as wide as pictures need
+
+
+@pytest.fixture(scope="session")
+def tiny_video_model(tmp_path_factory):
+    """The folder of a tiny video model that reads `Words`."""
+    return write_video_models(tmp_path_factory.mktemp("models"), "words 280", 280)  # as wide as pictures need
 
 
 @pytest.fixture

@@ -233,19 +233,19 @@ class Composer:
 
     def _count(self, rng: random.Random) -> Scene:
         number = rng.choice((2, 2, 3, 3, 4, 5))
-        item, picture, colour = self._either(rng, 0.35)
+        item, picture, colour = self.either(rng, 0.35)
         for _ in range(50):
             several = plural(item.name) or not set(COUNTS).isdisjoint(item.name.split())
             if not several and not held_out("count", item.name, str(number)):
                 break
-            item, picture, colour = self._either(rng, 0.0)
+            item, picture, colour = self.either(rng, 0.0)
         else:
             return self._one(rng)
         placed: list[Placed] = [(item, picture, place, colour) for place in arrange(rng, number)]
         phrase = self._phrase(item, colour)
         return self._finish(rng, "count", f"{COUNTS[number - 1]} {SPELL.plural(phrase)}", placed)
 
-    def _either(self, rng: random.Random, share: float) -> tuple[Item, Image.Image, str | None]:
+    def either(self, rng: random.Random, share: float) -> tuple[Item, Image.Image, str | None]:
         """An object tinted in this share of the draws, else as it is."""
         if rng.random() < share:
             return self._tinted(rng)
@@ -253,9 +253,9 @@ class Composer:
         return item, sprite(item.path, self.size), None
 
     def _pair(self, rng: random.Random) -> Scene:
-        a, pa, ca = self._either(rng, 0.4)
+        a, pa, ca = self.either(rng, 0.4)
         for _ in range(50):
-            b, pb, cb = self._either(rng, 0.4)
+            b, pb, cb = self.either(rng, 0.4)
             if b.name != a.name and a.style == b.style and not held_out_pair(a.name, b.name):
                 break
         else:
@@ -280,20 +280,25 @@ class Composer:
             words = phrase  # "red apple"
         if kind == "one" and item.keywords and rng.random() < 0.12:
             words = f"{words}, {', '.join(rng.sample(item.keywords, min(2, len(item.keywords))))}"
-        style = item.style
+        tints = {colour for *_, colour in placed}
+        words, ground, picture = self.dressed(rng, words, item.style, [cut for _, cut, *_ in placed], tints)
+        things = []
+        for item, cut, place, colour in placed:
+            things.append(Thing(item.name, item.style, stand(picture, cut, place), colour))
+        return Scene(picture, words, kind, things, ground, relation)
+
+    def dressed(self, rng: random.Random, words: str, style: str, cuts: Sequence[Image.Image],
+                tints: set[str | None]) -> tuple[str, str, Image.Image]:
+        """A caption with the style and the ground of what it is about, the ground's name, and its picture."""
         if rng.random() < (0.3 if style == "3d emoji" else 0.9):
             whole = f"{SPELL.a(style)} of {words}"
             words = rng.choice((whole, f"{words}, {style}", f"{words}, {style} style"))
         elif rng.random() < 0.1:
             words = f"a picture of {words}"
-        taken = {colour for *_, colour in placed} | {colour_of(cut, 0.3) for _, cut, *_ in placed}
-        ground, picture = self._ground(rng, taken)
+        ground, picture = self._ground(rng, tints | {colour_of(cut, 0.3) for cut in cuts})
         if ground != "white" or rng.random() < 0.1:
             words = f"{words} on {SPELL.a(ground)} background"
-        things = []
-        for item, cut, place, colour in placed:
-            things.append(Thing(item.name, item.style, stand(picture, cut, place), colour))
-        return Scene(picture, words, kind, things, ground, relation)
+        return words, ground, picture
 
     def _ground(self, rng: random.Random, avoid: set[str | None]) -> tuple[str, Image.Image]:
         """A ground's name and picture: mostly white, else a colour that no object has, or a gradient."""
