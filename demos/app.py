@@ -17,8 +17,9 @@ from suite.cli import Parser
 if TYPE_CHECKING:
     import gradio as gr
 
-TABS = {"image": "Image", "audio": "Audio", "mesh": "3D"}  # modules beside this one, by label
+TABS = {"image": "Image", "audio": "Audio", "mesh": "3D", "video": "Video"}  # modules beside this, by label
 FIRST = "image"
+ONWARD = {"mesh": "image", "video": "image"}  # tabs that a picture may go to, and the field that takes it
 CSS = """
 .gradio-container { max-width: 1400px !important; margin: 0 auto; }
 h1 { margin: 0; }
@@ -33,18 +34,18 @@ h1 { margin: 0; }
 }
 .show { --tall: min(600px, 110vw); }
 .desk.audio .show { --tall: min(340px, 66vw); }
-.desk.mesh .show { --tall: min(420px, 80vw); }
+.desk.viewed .show { --tall: min(420px, 80vw); }
 .player, .source { --neutral-400: var(--neutral-500); }
 .dark :is(.player, .source) { --neutral-400: var(--neutral-300); }
 .gallery { height: var(--tall) !important; }
 .live:not(:has(img)) { display: none !important; }
 .show:has(.live img) .gallery { display: none !important; }
-.desk.mesh .show > :is(.live, .viewer) { order: -1; }
-.desk.mesh .show:has(.live img) .viewer, .desk.mesh .show .gallery:not(:has(img)),
-.desk.mesh .show .gallery .preview > :is(.icon-button-wrapper, .media-button) { display: none !important; }
-.desk.mesh .show .gallery { height: 120px !important; }
-.desk.mesh .show .thumbnails { height: 80px; justify-content: safe center !important; }
-.desk.mesh .show .thumbnail-small { width: 72px; height: 72px; }
+.desk.viewed .show > :is(.live, .viewer) { order: -1; }
+.desk.viewed .show:has(.live img) .viewer, .desk.viewed .show .gallery:not(:has(img)),
+.desk.viewed .show .gallery .preview > :is(.icon-button-wrapper, .media-button) { display: none !important; }
+.desk.viewed .show .gallery { height: 120px !important; }
+.desk.viewed .show .thumbnails { height: 80px; justify-content: safe center !important; }
+.desk.viewed .show .thumbnail-small { width: 72px; height: 72px; }
 .gallery .preview::before { opacity: 1 !important; }
 .live .html-container, .status .html-container { padding: 0 !important; }
 .live img { display: block; width: 100%; height: var(--tall); object-fit: contain;
@@ -86,10 +87,14 @@ def build(*models: str) -> gr.Blocks:
     told = {medium(model): model for model in models}
     with gr.Blocks(title="Diffusion suite", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown("# Diffusion suite")
-        with gr.Tabs(selected=next(iter(told), FIRST)):
+        with gr.Tabs(selected=next(iter(told), FIRST)) as tabs:
+            desks = {}
             for name, label in TABS.items():
                 with gr.Tab(label, id=name):
-                    import_module(f"demos.{name}").tab(told.get(name, ""))
+                    desks[name] = import_module(f"demos.{name}").tab(told.get(name, ""))
+        with desks["image"].side, gr.Row():
+            for name, field in ONWARD.items():
+                desks["image"].lead(desks[name], field, name, tabs)
     return page.queue()
 
 

@@ -29,10 +29,8 @@ def given(path: str | None) -> dict[str, Any]:
 
     Raises: ValueError if it is no sound.
     """
-    try:
-        return {"init": Sound(*opened("init", path), None) if path else None}
-    except ValueError as error:
-        raise ValueError(shared.by_name(error, path)) from None
+    found = shared.opened(opened, "init", path)
+    return {"init": Sound(*found, None) if found else None}
 
 
 def played(shown: Made | None, ending: str) -> dict[str, Any]:
@@ -46,7 +44,7 @@ def played(shown: Made | None, ending: str) -> dict[str, Any]:
     return gr.Audio(str(file), loop=bool(shown.settings and shown.settings["request"]["loop"]))
 
 
-def tab(model: str = "") -> None:
+def tab(model: str = "") -> Desk:
     """Builds the tab inside a Blocks.
 
     Args:
@@ -92,3 +90,4 @@ def tab(model: str = "") -> None:
     region, strength = desk.fields["mask"], desk.fields["strength"]
     region.focus(None, region, None, js="text => { window.region = text; }", **QUICK)
     region.blur(None, [region, strength], strength, js=STRONGER % desk.values["strength"], **QUICK)
+    return desk

@@ -47,15 +47,24 @@ class Desk:
     A medium's own module lays the parts out between its own, then calls `wire`.
     """
 
-    def __init__(self, adapter: Adapter, words: shared.Words, model: str = "") -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        words: shared.Words,
+        model: str = "",
+        keep: Callable[[Any, Path], Path] = shared.keep,
+        preview: Callable[[Sequence[Any], str], str] = shared.preview,
+    ) -> None:
         """Takes the medium and how to speak of it.
 
         Args:
             adapter: the medium.
             words: of the medium.
             model: the model to open with; the request's own if empty.
+            keep: saves an item and returns where a picture of it lies.
+            preview: makes an HTML element of what the adapter previews, and what it is.
         """
-        self.adapter, self.words = adapter, words
+        self.adapter, self.words, self.keep, self.preview = adapter, words, keep, preview
         self.known = controls(adapter.request)
         self.choices = shared.models(adapter, model or self.known["model"].default)
         self.values = shared.defaults(adapter, self.choices[0][1])
@@ -96,7 +105,7 @@ class Desk:
             opening = shared.status(f"Say what to {make}, then press {make.capitalize()} or Ctrl+Enter.")
         except storage.ModelError as error:
             opening = shared.status(str(error), refused=True)
-        with gr.Column(elem_classes="show") as place:
+        with gr.Column(elem_classes="show") as self.side:
             self.live = gr.HTML(elem_classes="live", label="Preview")
             self.gallery = gr.Gallery(
                 label=label, format="png", preview=True, object_fit="contain", interactive=False,
@@ -104,7 +113,7 @@ class Desk:
             )  # fmt: skip
             template = '<div role="status">${value}</div>'
             self.line = gr.HTML(opening, elem_classes="status", html_template=template)
-        return place
+        return self.side
 
     def seeds(self) -> None:
         """The seed, and where another comes from."""
@@ -180,13 +189,18 @@ class Desk:
         except ValueError as error:
             moments = iter([shared.Moment(str(error), refused=True)])
         for moment in moments:
+            made = []
+            try:
+                if moment.items:
+                    made = [*self.kept(moment, asked["prompt"]), *told[self.history]][:KEPT]
+            except (ValueError, OSError, ImportError) as error:
+                moment = shared.Moment(str(error), refused=True)
             update = {self.line: shared.status(moment.status, moment.done, refused=moment.refused)}
             if moment.refused:
                 shared.warn(moment.status)
             if moment.preview:
-                update[self.live] = shared.preview(moment.preview, moment.status)
-            if moment.items:
-                made = [*self.kept(moment, asked["prompt"]), *told[self.history]][:KEPT]
+                update[self.live] = self.preview(moment.preview, moment.status)
+            if made:
                 pictures = [(str(one.picture), one.caption) for one in made]
                 update |= {self.gallery: gr.Gallery(pictures, selected_index=0)}
                 update |= {self.history: made, self.shown: made[0]}
@@ -204,12 +218,9 @@ class Desk:
             if settings:
                 seed = settings["request"]["seed"]
                 name, told = f"{stem}-{seed}", f"seed {seed}"
-            file = picture = place / f"{name}{self.adapter.suffixes[0]}"
-            item.save(file)
-            if hasattr(item, "picture"):  # it is none itself
-                picture = file.with_suffix(".png")
-                item.picture().save(picture)
-            kept.append(Made(file, picture, ", ".join(filter(None, [prompt[:80], told])), settings))
+            file = place / f"{name}{self.adapter.suffixes[0]}"
+            caption = ", ".join(filter(None, [prompt[:80], told]))
+            kept.append(Made(file, self.keep(item, file), caption, settings))
         return kept
 
     def finish(self) -> dict[Any, Any]:
@@ -233,7 +244,8 @@ class Desk:
             return {self.file: None}
         values = {component: found[name] for name, component in self.fields.items()}
         make, thing = self.words.make.capitalize(), self.words.thing
-        todo, painted = ["settings restored"], found["mask"] if "mask" not in self.fields else None
+        todo = ["settings restored"]
+        painted = found["mask"] if "mask" not in {*self.fields, *self.others} else None
         if found["init"]:
             part = " and paint the part again" if painted else ""
             todo.append(f"drop the {thing} it started from as well{part}")
@@ -270,6 +282,27 @@ class Desk:
             return str(shown.file)
         shared.warn(f"there is no {self.words.thing} yet")
         return gr.skip()
+
+    def lead(self, other: Desk, field: str, name: str, tabs: gr.Tabs) -> None:
+        """A button that has the item shown begin something in another tab.
+
+        Args:
+            other: of that tab.
+            field: of its request, which takes the item.
+            name: of the tab.
+            tabs: that hold both.
+        """
+        place = part = other.others[field]
+        while not isinstance(place, gr.Accordion):
+            place = place.parent
+        tab = next(one for one in tabs.children if one.id == name)
+        button = gr.Button(f"To {tab.label}", size="sm", elem_classes=f"to-{name}")
+
+        def led(shown: Made | None) -> Any:
+            path = self.taken(shown)
+            return (path, gr.Accordion(open=True), gr.Tabs(selected=name)) if shown else path
+
+        button.click(led, self.shown, [part, place, tabs], **TELLING)
 
     def select(self, history: list[Made], event: gr.SelectData) -> Made:
         """Keeps in mind what is shown."""

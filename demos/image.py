@@ -51,7 +51,7 @@ def given(drawn: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"init": init, "mask": mask}
 
 
-def tab(model: str = "") -> None:
+def tab(model: str = "") -> Desk:
     """Builds the tab inside a Blocks.
 
     Args:
@@ -79,3 +79,4 @@ def tab(model: str = "") -> None:
                 desk.place("strength")
             desk.rest(but=("init", "mask"))  # by hand, through the editor
     desk.wire(editor, given, EMPTY)
+    return desk

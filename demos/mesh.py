@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from demos import shared
-from demos.desk import QUICK, TELLING, Desk, Made
+from demos import fetch, shared
+from demos.desk import Desk, Made
 from modalities.mesh import adapter
 from modalities.mesh.read import SUFFIXES, opened
 from modalities.mesh.save import Model
@@ -25,7 +24,6 @@ EXAMPLES = (
     "a golden sword",
     "a tree",
 )
-BUTTON = "Download"
 LOOK = ("metallic", "roughness", "side")
 
 
@@ -36,16 +34,8 @@ def given(
 
     Raises: ValueError if one is no mesh.
     """
-    told = {"image": image, "init": held("init", init), "input": held("input", input)}
-    return {**told, "photos": together(photos) if photos else None}
-
-
-def held(name: str, path: str | None) -> Any:
-    """The mesh of a file, which the user knows by its name alone; None without one."""
-    try:
-        return opened(name, path) if path else None
-    except ValueError as error:
-        raise ValueError(shared.by_name(error, path)) from None
+    meshes = {name: shared.opened(opened, name, path) for name, path in (("init", init), ("input", input))}
+    return {**meshes, "image": image, "photos": together(photos) if photos else None}
 
 
 def together(files: list[str]) -> str:
@@ -61,60 +51,30 @@ def written(shown: Made, ending: str) -> Path:
     levels = sorted(shown.file.parent.glob(f"{shown.file.stem}-lod*.glb"))
     if ending == shown.file.suffix and not levels:
         return shown.file
-    place = shown.file.with_suffix(".files") / ending[1:]
-    file = place / f"{shown.file.stem}{ending}"
-    if not file.exists():
+
+    def save(file: Path) -> None:
         asked = shown.settings["request"] if shown.settings else {}
         mesh, *others = [opened("mesh", str(one)) for one in (shown.file, *levels)]
         look = {name: asked[name] for name in LOOK if name in asked}
-        place.mkdir(parents=True, exist_ok=True)
         Model(mesh, others, shown.settings, **look).save(file)
-    if len(list(place.iterdir())) == 1:
-        return file
-    packed = shown.file.with_name(f"{shown.file.stem}-{ending[1:]}")
-    return Path(shutil.make_archive(str(packed), "zip", place))
+
+    return fetch.written(shown, ending, save)
 
 
-def fetched(shown: Made | None, ending: str) -> Generator[Any, None, None]:
-    """The download in another format, and that it is at work on it."""
-    if shown is None:
-        return
-    yield gr.DownloadButton(f"Writing the {ending[1:]} ...", interactive=False)
-    try:
-        yield download(written(shown, ending))
-    except (ValueError, OSError, ImportError) as error:
-        shared.warn(str(error))
-        yield download(shown.file)
-
-
-def download(file: Path) -> gr.DownloadButton:
-    """The button for a file."""
-    return gr.DownloadButton(f"{BUTTON} {file.name}", value=str(file), interactive=True)
-
-
-def viewed(shown: Made | None) -> Any:
-    """What the viewer gets, the download, and its format."""
-    return gr.skip() if shown is None else (str(shown.file), download(shown.file), shown.file.suffix)
-
-
-def tab(model: str = "") -> None:
+def tab(model: str = "") -> Desk:
     """Builds the tab inside a Blocks.
 
     Args:
         model: the model to open with; the request's own if empty.
     """
     desk = Desk(adapter, WORDS, model)
-    with gr.Column(elem_classes=["desk", adapter.name]):
+    with gr.Column(elem_classes=["desk", adapter.name, "viewed"]):
         desk.ask(EXAMPLES)
         with desk.show("Meshes"):
             viewer = gr.Model3D(label="Mesh", interactive=False, height="var(--tall)", elem_classes="viewer")
             endings = [ending for ending in adapter.suffixes if ending != ".usdz" or find_spec("pxr")]
-            ending = gr.Radio(
-                [(ending[1:], ending) for ending in endings], value=endings[0], label="File format",
-                info="usdz is for AR, stl for printing; html is a page that turns it, mp4, gif, webp a film.",
-                elem_classes="ending",
-            )  # fmt: skip
-            button = gr.DownloadButton(BUTTON, interactive=False, elem_classes="fetch")
+            told = "usdz is for AR, stl for printing; html is a page that turns it, mp4, gif, webp a film."
+            fetch.place(desk, viewer, written, endings, told)
         with gr.Column(elem_classes="controls"):
             with gr.Row():
                 desk.place("triangles")
@@ -123,10 +83,7 @@ def tab(model: str = "") -> None:
             desk.rows(("height", "size"), ("num_meshes",), ("num_inference_steps", "guidance_scale"))
             desk.seeds()
             with gr.Accordion("Start from a picture", open=False, elem_classes="pictured"):
-                picture = gr.Image(
-                    type="pil", image_mode=None, format="png", label="Picture", height=240, buttons=[],
-                    sources=["upload", "clipboard"], elem_classes="picture",
-                )  # fmt: skip
+                picture = shared.picture("Picture")
                 gr.Markdown("Of one thing on a plain or transparent ground. A prompt beside it may help.")
             with gr.Accordion("Start from photos of all sides", open=False, elem_classes="photos"):
                 gr.Markdown(
@@ -151,5 +108,4 @@ def tab(model: str = "") -> None:
                 own = gr.File(label="Mesh to finish", file_types=[*SUFFIXES], height=160)
             desk.rest(but=("init", "image", "input", "photos", "loop"))
     desk.wire(start, given, None, image=picture, input=own, photos=photos)
-    desk.shown.change(viewed, desk.shown, [viewer, button, ending], **QUICK)
-    ending.input(fetched, [desk.shown, ending], button, trigger_mode="always_last", **TELLING)
+    return desk

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -104,6 +104,7 @@ def defaults(adapter: Adapter, model: str) -> dict[str, Any]:
 def widget(control: Control, value: Any, words: Words, **more: Any) -> gr.components.Component:
     """The Gradio component for a field of the request; `more` goes to its constructor."""
     help = re.sub(r"\bdraw\b", words.make, control.help)
+    help = re.sub(r"\bdrawn\b", words.made, help)
     label = re.sub("^num_", "number of ", control.alias or control.name).replace("_", " ").capitalize()
     told: dict[str, Any] = {
         "value": value,
@@ -197,6 +198,31 @@ def by_name(error: Exception, path: str) -> str:
     return str(error).replace(path, Path(path).name)
 
 
+def opened(reader: Callable[[str, str], Any], name: str, path: str | None) -> Any:
+    """What the reader makes of a field's file, which the user knows by its name alone; None without one."""
+    try:
+        return reader(name, path) if path else None
+    except ValueError as error:
+        raise ValueError(by_name(error, path)) from None
+
+
+def picture(label: str) -> gr.Image:
+    """The place for a picture that a request takes."""
+    return gr.Image(
+        type="pil", image_mode=None, format="png", label=label, height=240, buttons=[],
+        sources=["upload", "clipboard"], elem_classes="picture",
+    )  # fmt: skip
+
+
+def keep(item: Any, file: Path) -> Path:
+    """Saves an item and, if it is no picture itself, one of it; returns where that lies."""
+    item.save(file)
+    if not hasattr(item, "picture"):
+        return file
+    item.picture().save(file.with_suffix(".png"))
+    return file.with_suffix(".png")
+
+
 def preview(pictures: Sequence[Image.Image], what: str) -> str:
     """Pictures in one JPEG of at most PREVIEW pixels, as near a square as they go, inside an HTML element."""
     width, height = pictures[0].size
@@ -205,8 +231,13 @@ def preview(pictures: Sequence[Image.Image], what: str) -> str:
     sheet = sheet.resize([max(1, round(side * scale)) for side in sheet.size], Image.Resampling.BICUBIC)
     held = BytesIO()
     sheet.save(held, "JPEG", quality=80)
-    data = base64.b64encode(held.getvalue()).decode()
-    return f'<img alt="Preview: {escape(what)}" src="data:image/jpeg;base64,{data}">'
+    return inline(held.getvalue(), "jpeg", what)
+
+
+def inline(picture: bytes, form: str, what: str) -> str:
+    """A preview's file as an HTML element."""
+    data = base64.b64encode(picture).decode()
+    return f'<img alt="Preview: {escape(what)}" src="data:image/{form};base64,{data}">'
 
 
 def status(sentence: str, done: float | None = None, *, refused: bool = False) -> str:

@@ -177,7 +177,7 @@ def latents(quick: bool) -> Iterator[Row]:
     told = ["--size", str(size), "--steps", str(count), "--repeats", str(repeats)]
     found = {}
     for space in ("latent", "pixel"):
-        found[space] = json.loads(_process(["-m", "suite.bench", "--child", space, *told]))
+        found[space] = json.loads(printed(["-m", "suite.bench", "--child", space, *told]))
     mine, theirs = found["latent"], found["pixel"]
     sizes = [one["weights"] / 4e6 for one in (mine, theirs)]
     note = f"{count} steps of Euler, {size} x {size} pixels; {sizes[0]:.0f} and {sizes[1]:.0f} M parameters"
@@ -198,7 +198,7 @@ def startup(quick: bool, model: str | None = None) -> Iterator[Row]:
             path = Path(folder) / f"first{adapter.suffixes[0]}"
             draw = ["-m", "suite.cli", name, "a red apple", "--model", asked, "-o", str(path)]
             commands = [draw, *(["-c", code] for code in IMPORTS.values())]
-            calls = [partial(_process, command) for command in commands]
+            calls = [partial(printed, command) for command in commands]
             mine, *others = least(calls, repeats, clock=_children)
         note = f"suite {name} PROMPT -o FILE from cold, with the model's default steps"
         for what, theirs in zip(IMPORTS, others, strict=True):
@@ -296,7 +296,7 @@ def _children() -> float:
     return spent.children_user + spent.children_system if os.name == "posix" else time.perf_counter()
 
 
-def _process(arguments: Sequence[str]) -> str:
+def printed(arguments: Sequence[str]) -> str:
     """What a Python of our own kind prints, run to its end."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, env={**os.environ, **STILL}, capture_output=True, text=True)
@@ -342,7 +342,7 @@ def stable_diffusion(folder: Path, widths: tuple[int, ...]) -> Any:
 def _child(space: str, size: int, count: int, repeats: int) -> dict[str, float]:
     """Draws in one space; how long that took, and the memory: peak beyond the imports, and of the weights."""
     torch.set_num_threads(1)
-    before = _peak()
+    before = peak()
     network = NETWORKS["unet"](**(LATENT if space == "latent" else PIXEL), blocks=1, context_width=CONTEXT)
     latent: Latent = IdentityLatent()
     parts = [network.eval()]
@@ -362,10 +362,10 @@ def _child(space: str, size: int, count: int, repeats: int) -> dict[str, float]:
 
     seconds = least([draw], repeats)[0]
     weights = sum(4 * p.numel() for part in parts for p in part.parameters())
-    return {"seconds": seconds, "peak": _peak() - before, "weights": weights}
+    return {"seconds": seconds, "peak": peak() - before, "weights": weights}
 
 
-def _peak() -> int:
+def peak() -> int:
     """The most memory this process held so far, in bytes."""
     try:  # not getrusage, whose peak begins with that of the process that started this one
         status = Path("/proc/self/status").read_text()

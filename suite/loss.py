@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suite.denoiser import Denoiser
+from suite.noise import gaussian
 from suite.schedules import noised, shifted
 from suite.text import Conditioning
 
@@ -159,7 +160,7 @@ def denoising_loss(
     Source: Karras et al. 2022, arXiv 2206.00364, equation 8; for flow, Lipman et al. 2023, arXiv 2210.02747.
     """
     sigma = draw_levels(denoiser, len(x0), generator, shift, spread)
-    eps = torch.randn(x0.shape, generator=generator).to(x0.device)
+    eps = gaussian(x0.shape, generator, denoiser.schedule.shared).to(x0.device)
     c_out = torch.tensor([denoiser.coefficients(level)[2] for level in sigma.tolist()])
     sigma, c_out = sigma.to(x0.device), c_out.to(x0.device)
     denoised = denoiser(noised(denoiser.schedule.path, x0, sigma, eps), sigma, cond)

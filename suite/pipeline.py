@@ -224,7 +224,8 @@ class Pipeline:
         original: Tensor | None,
         mask: Tensor | None,
     ) -> samplers.Sampler:
-        path, noise = self.schedule.path, Noise(0, seeds)  # item s of seed 0 is item 0 of seed s
+        path = self.schedule.path
+        noise = Noise(0, seeds, self.schedule.shared)  # item s of seed 0 is item 0 of seed s
         like = torch.zeros(len(seeds), self.latent.channels, *shape, device=self.device)
         clean = like if original is None else original.expand_as(like)
         x = noised(path, clean, top, noise(like))

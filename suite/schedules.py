@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from operator import mul
 from typing import TypeVar, get_args
@@ -32,11 +32,13 @@ class Schedule:
         name: of its kind, for messages.
         path: the path its levels lie on.
         sigmas: ascending, one for each training timestep 0 .. N-1.
+        shared: how much of the noise, in variance, all frames of a clip have in common.
     """
 
     name: str
     path: Path
     sigmas: tuple[float, ...]
+    shared: float = 0.0
 
     def timestep(self, sigma: float) -> float:
         """Fractional training timestep of a level: N sigma on the flow path, else linear in log sigma."""
@@ -110,21 +112,27 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def make(name: str, *, zero_terminal_snr: bool = False, **options: float) -> Schedule:
+def make(
+    name: str, *, zero_terminal_snr: bool = False, shared: float = 0.0, **options: float
+) -> Schedule:
     """Makes a schedule by name.
 
     Args:
         name: one of SCHEDULES.
         zero_terminal_snr: whether to rescale it so that its last level holds no signal.
+        shared: as of `Schedule`.
         options: what that schedule's function takes.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or shared is outside [0, 1).
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule is {name!r}; it must be one of {', '.join(SCHEDULES)}")
+    if not 0 <= shared < 1:
+        raise ValueError(f"shared is {shared}; it must be at least 0 and below 1")
     schedule = SCHEDULES[name](**options)
-    return _without_signal_at_the_end(schedule) if zero_terminal_snr else schedule
+    schedule = _without_signal_at_the_end(schedule) if zero_terminal_snr else schedule
+    return replace(schedule, shared=shared)
 
 
 def _without_signal_at_the_end(schedule: Schedule) -> Schedule:

@@ -91,7 +91,7 @@ def test_what_cannot_be_measured_is_refused():
 
 def test_start_up_runs_the_command_to_its_file(monkeypatch, tiny_model):
     commands = []
-    monkeypatch.setattr(bench, "_process", lambda command: commands.append(list(command)))
+    monkeypatch.setattr(bench, "printed", lambda command: commands.append(list(command)))
     monkeypatch.setattr(bench, "_children", lambda: float(len(commands)))
     rows = list(bench.startup(True, str(tiny_model)))
     drawn = commands[0]
@@ -127,3 +127,12 @@ def test_a_mesh_is_measured_by_step_against_its_budget(tmp_path):
     assert len(parts) == 2 and min(parts) > 0
     counted = re.match(r"of (\d+) triangles", rows["finish a mesh"].note)
     assert "of it: baking" in rows and 4_000 < int(counted[1]) < 16_000
+
+
+def test_a_clip_is_measured_by_steps_frames_and_attention(tiny_video_model, words, monkeypatch):
+    peaks = []
+    monkeypatch.setattr("modalities.video.bench.printed", lambda command: peaks.append(command) or len(peaks))
+    rows = {row.name: row for row in bench.assets(True, str(tiny_video_model))}
+    assert rows["clip, 4 steps"].target == 1.0 and rows["clip, 20 steps"].other == 5.0
+    assert rows["clip, memory"].ratio == 2 and [command[-1] for command in peaks] == ["4", "16"]
+    assert min(row.ours for row in rows.values()) > 0 and "joint attention in time" in rows

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from suite.noise import Noise
+from suite.noise import Noise, gaussian
 
 LIKE = torch.zeros(4, 3, 8, 8)
 
@@ -38,3 +38,14 @@ def test_the_global_generator_is_left_alone():
 def test_a_batch_of_another_size_is_refused_in_words():
     with pytest.raises(ValueError, match="the batch has 4 items; this noise is for 2"):
         Noise(0, 2)(LIKE)
+
+
+@pytest.mark.parametrize("shared", (0.0, 0.3, 0.8))
+def test_frames_have_as_much_of_their_noise_in_common_as_is_said_and_it_stays_unit_gaussian(shared):
+    drawn = Noise(0, 2, shared)(torch.zeros(2, 4, 6, 64, 64))
+    assert drawn.std().item() == pytest.approx(1, abs=0.02)
+    first, last = drawn[:, :, 0].flatten(), drawn[:, :, 5].flatten()
+    assert torch.corrcoef(torch.stack([first, last]))[0, 1].item() == pytest.approx(shared, abs=0.03)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    alone = [gaussian((4, 6, 64, 64), generator, shared) for generator in generators]
+    assert torch.equal(drawn, torch.stack(alone))

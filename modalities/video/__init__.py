@@ -6,7 +6,7 @@ settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from modalities.video.save import Clip
+    from suite.bench import Row
     from suite.pipeline import Pipeline
 
 __all__ = ["VideoRequest", "adapter", "load", "restore"]
@@ -127,7 +128,7 @@ class VideoAdapter(Adapter):
                 frames = interpolated(frames, asked["interpolate"], asked["loop"])
             frames = transparent(frames) if asked["transparent"] else frames
             told = dict(settings[i]) if settings else None
-            clip = Clip(frames, asked["fps"] * asked["interpolate"], told)
+            clip = Clip(frames, asked["fps"] * asked["interpolate"], told, loop=asked["loop"])
             made.append(replace(clip, sound=_sound(request, clip.seconds, i)) if asked["sound"] else clip)
         return made
 
@@ -164,6 +165,12 @@ class VideoAdapter(Adapter):
         rows = [item.picture() if isinstance(item, Clip) else item for item in items]
         with replacing(path) as part:
             tiled(rows, 1, 4).save(part, "PNG")
+
+    def bench(self, quick: bool, model: str) -> Iterator[Row]:
+        """How long clips take, and what they hold of memory."""
+        from modalities.video.bench import rows
+
+        yield from rows(quick, model)
 
     def judge(self, argv: Sequence[str]) -> int | None:
         """Runs `suite eval video`."""

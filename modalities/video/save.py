@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from modalities.image.save import KEY, from_xmp, xmp
 from modalities.video.read import BROKEN, container, ffmpeg, on_ground, source
+from modalities.video.sheet import strip
 from suite.storage import beside, replacing
 
 Array = NDArray[Any]
@@ -81,12 +82,8 @@ class Clip:
         save(self, Path(path), self.settings or {})
 
     def picture(self, count: int = 8, height: int = 128) -> Image.Image:
-        """Frames evenly spaced from the first to the last, side by side, RGB, at most `height` high."""
-        chosen = np.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().astype(int)
-        shown = [Image.fromarray(frame) for frame in _opaque(self.frames[chosen])]
-        for frame in shown:
-            frame.thumbnail((frame.width, height))
-        return Image.fromarray(np.concatenate([np.asarray(frame) for frame in shown], 1))
+        """Frames evenly spaced from the first to the last, side by side, RGB, `height` pixels high."""
+        return strip(self.frames, count, height)
 
 
 def save(clip: Clip, path: Path, settings: Mapping[str, Any], lossless: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of clips: some of their frames beside each other."""
+"""Pictures of clips: some of their frames beside each other, and sheets of such rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from modalities.image.sheet import tiled
 
 __all__ = ["strip", "tiled"]
 
-SHOWN, SIDE = 8, 96  # frames; pixels of one's height
 
-
-def strip(frames: np.ndarray[Any, Any], shown: int = SHOWN, side: int = SIDE) -> Image.Image:
-    """Frames (T, H, W, 3 or 4) uint8, evenly spaced, from the first, side by side."""
-    width = max(1, round(side * frames.shape[2] / frames.shape[1]))
-    chosen = frames[np.arange(min(shown, len(frames))) * len(frames) // min(shown, len(frames))]
-    pictures = [on_ground(Image.fromarray(frame), "white").resize((width, side)) for frame in chosen]
-    return tiled(pictures, len(pictures), 2)
+def strip(frames: np.ndarray[Any, Any], count: int = 8, height: int = 128) -> Image.Image:
+    """Frames (T, H, W, 3 or 4) uint8, evenly spaced from the first to the last, side by side, RGB."""
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    width = max(1, round(height * frames.shape[2] / frames.shape[1]))
+    shown = [on_ground(Image.fromarray(frame), "white").resize((width, height)) for frame in frames[chosen]]
+    return Image.fromarray(np.concatenate([np.asarray(frame) for frame in shown], 1))

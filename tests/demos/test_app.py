@@ -287,6 +287,20 @@ def test_each_model_opens_the_tab_of_its_medium(fields, tiny_audio_model):
     assert [part.selected for part in tabs] == ["audio"]
 
 
+@pytest.mark.parametrize("name, label", [("mesh", "Picture"), ("video", "First frame")])
+def test_a_picture_goes_to_another_tab(fields, name, label):
+    page = app.build(fields["model"])
+    (button,) = (part for part in page.blocks.values() if f"to-{name}" in (part.elem_classes or []))
+    (led,) = (held for held in page.fns.values() if (button._id, "click") in held.targets)
+    part, drawer, tabs = led.outputs
+    assert (part.label, part.parent in (drawer, *drawer.children)) == (label, True)
+    assert isinstance(tabs, gr.Tabs) and button.value == f"To {app.TABS[name]}"
+    path, opened, chosen = led.fn(Made(Path("a.png"), Path("a.png"), "a cup", None))
+    assert (path, opened.open, chosen.selected) == ("a.png", True, name)
+    with pytest.warns(UserWarning, match="there is no picture yet"):
+        led.fn(None)
+
+
 def test_all_tabs_stand_in_one_queue_and_no_widget_bears_another_s_name(fields):
     page = app.build(fields["model"])
     makers = [held for held in page.fns.values() if held.concurrency_id == "gpu"]

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image, ImageDraw
 
-from demos import mesh, shared
+from demos import fetch, mesh, shared
 from modalities.mesh import MeshRequest, adapter, restore
 from modalities.mesh.read import opened
 from suite.request import controls
@@ -91,7 +91,7 @@ def test_a_prompt_becomes_meshes_in_the_gallery_the_viewer_and_the_download(desk
     captions = [item["caption"] for item in told[-1][desk.gallery].value]
     assert captions == ["a chair!, seed 7", "a chair!, seed 8"]
     assert Image.open(first.picture).format == "PNG" and "made in" in told[-1][desk.line]
-    path, button, ending = mesh.viewed(told[-1][desk.shown])
+    path, button, ending = fetch.viewed(told[-1][desk.shown])
     assert (path, ending) == (str(first.file), ".glb")
     assert button.value["path"] == path and button.interactive
 
@@ -171,9 +171,9 @@ def shown(desk):
     return item
 
 
-def fetch(shown, ending):
+def fetched(shown, ending):
     """The file that the download button ends with."""
-    waiting, button = mesh.fetched(shown, ending)
+    waiting, button = fetch.fetched(mesh.written, shown, ending)
     assert not waiting.interactive and waiting.label == f"Writing the {ending[1:]} ..."
     path = Path(button.value["path"])
     assert button.interactive and button.label == f"Download {path.name}"
@@ -182,29 +182,29 @@ def fetch(shown, ending):
 
 @pytest.mark.parametrize("ending", [".html", ".png"])
 def test_a_page_and_a_picture_carry_the_settings(shown, ending):
-    path = fetch(shown, ending)
+    path = fetched(shown, ending)
     assert path.name == f"a-chair-3{ending}" and restore(path) == restore(shown.file)
 
 
 @pytest.mark.parametrize("ending", [".ply", ".stl"])
 def test_the_same_surface_is_in_other_formats(shown, ending):
-    here, there = opened("mesh", str(shown.file)), opened("mesh", str(fetch(shown, ending)))
+    here, there = opened("mesh", str(shown.file)), opened("mesh", str(fetched(shown, ending)))
     assert there.bounds == pytest.approx(here.bounds, rel=1e-5)
     assert there.area == pytest.approx(here.area, rel=1e-4)
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".gif", ".webp"])
 def test_a_turntable_turns(shown, ending):
-    first, second = itertools.islice(imageio.v3.imiter(fetch(shown, ending)), 2)
+    first, second = itertools.islice(imageio.v3.imiter(fetched(shown, ending)), 2)
     assert first.shape[:2] == (64, 64) and (first != second).any()
 
 
 def test_a_format_of_several_files_is_one_archive_and_the_glb_is_the_file_itself(desk, shown):
-    with zipfile.ZipFile(fetch(shown, ".obj")) as files:
+    with zipfile.ZipFile(fetched(shown, ".obj")) as files:
         assert sorted(files.namelist()) == ["a-chair-3.mtl", "a-chair-3.obj", "a-chair-3_texture.png"]
-    assert fetch(shown, ".glb") == shown.file
+    assert fetched(shown, ".glb") == shown.file
     (item,) = made(desk, seed=4, levels=2)
-    with zipfile.ZipFile(fetch(item, ".glb")) as files:
+    with zipfile.ZipFile(fetched(item, ".glb")) as files:
         assert sorted(files.namelist()) == ["a-chair-4-lod1.glb", "a-chair-4.glb"]
 
 
@@ -227,11 +227,11 @@ def test_a_stopped_run_can_be_downloaded_as_far_as_it_came_and_what_fails_leaves
         pass
     desk.halt(SESSION)
     (item,) = list(steps)[-1][desk.history]
-    assert item.settings is None and fetch(item, ".stl").name == "a-chair-unfinished-0.stl"
+    assert item.settings is None and fetched(item, ".stl").name == "a-chair-unfinished-0.stl"
     monkeypatch.setattr(mesh.Model, "save", lambda self, path: float("no number"))
     with pytest.warns(UserWarning, match="could not convert"):
-        assert fetch(item, ".ply") == item.file
+        assert fetched(item, ".ply") == item.file
 
 
 def test_nothing_made_is_nothing_shown():
-    assert mesh.viewed(None) == gr.skip() and list(mesh.fetched(None, ".stl")) == []
+    assert fetch.viewed(None) == gr.skip() and list(fetch.fetched(mesh.written, None, ".stl")) == []

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.conftest import write_audio_models, write_mesh_models, write_models
+from tests.conftest import write_audio_models, write_mesh_models, write_models, write_video_models
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LONG = 300  # seconds; a loaded machine is slow
@@ -22,6 +22,9 @@ FLAGS = [
 ]  # fmt: skip
 SEEN = """words => [...document.querySelectorAll('.status')].some(
     line => line.offsetParent && line.innerText.includes(words))"""
+
+OFFERED = """name => [...document.querySelectorAll('.fetch')].some(
+    button => button.offsetParent && button.innerText.trim() === name)"""
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +42,8 @@ def playwright():
 def log(playwright, tmp_path_factory):
     """Where the app, once started, says where it is."""
     folder = tmp_path_factory.mktemp("app")
-    writers = write_models, write_audio_models, write_mesh_models
-    models = [write(folder, "all-MiniLM-L6-v2", 384) for write in writers]
+    writers = write_models, write_audio_models, write_mesh_models, write_video_models
+    models = [write(folder / write.__name__, "all-MiniLM-L6-v2", 384) for write in writers]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,11 +86,19 @@ def requests():
 
 
 @pytest.fixture(scope="module")
-def page(log, browser, address, requests, request):  # the app is starting while the browser does
+def complaints():
+    """What the page said goes wrong, that there is no WebGPU here included."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(log, browser, address, requests, complaints, request):  # the app is starting while the browser does
     """The page, at the tab that the test's module names."""
     page = browser.new_page(viewport={"width": 900, "height": 700}, reduced_motion="reduce")
     page.set_default_timeout(LONG * 1000)
     page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
     page.get_by_role("tab", name=request.module.TAB).click()
     page.wait_for_selector(f".desk.{getattr(request.module, 'DESK', request.module.TAB.lower())} button.go")
@@ -136,6 +147,15 @@ def watch(page):
             new MutationObserver(look).observe(live, {subtree: true, childList: true, attributes: true});
         }"""
     )
+
+
+def fetched(page, name):
+    """What the download button gives, once it offers a file of this name."""
+    page.wait_for_function(OFFERED, arg=f"Download {name}")
+    with page.expect_download() as found:
+        seen(page, ".fetch").click()
+    assert found.value.suggested_filename == name
+    return found.value.path().read_bytes()
 
 
 def drop(page, data, name="a.png", mime="image/png"):

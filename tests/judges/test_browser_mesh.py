@@ -13,27 +13,17 @@ from PIL import Image, ImageDraw
 
 from modalities.mesh import restore
 from modalities.mesh.read import opened
-from tests.judges.conftest import LONG, box, drop, fill, fits_a_phone, go, seen, told, watch
+from tests.judges.conftest import LONG, box, drop, fetched, fill, fits_a_phone, go, seen, told, watch
 
 pytestmark = pytest.mark.browser
 TAB, DESK = "3D", "mesh"
-LINK, BUTTON = ".desk.mesh .viewer a[download]", ".desk.mesh .fetch"
+LINK = ".desk.mesh .viewer a[download]"
 OTHER = "([link, old]) => ![null, old].includes(document.querySelector(link)?.href ?? null)"
 # A tiny model may have made its thousand steps before Playwright's own click comes.
 STOP = """() => {
     const button = document.querySelector(".desk.mesh button.stop");
     return window.previews.size > 2 && !button.disabled && !button.click();
 }"""
-READY = "([button, name]) => document.querySelector(button).innerText.trim() === `Download ${name}`"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def complaints(page):
-    """What the page says goes wrong, that there is no WebGPU here included."""
-    said = []
-    page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    return said
 
 
 def href(page):
@@ -54,15 +44,6 @@ def make(page, **fields):
     fill(page, **fields)
     go(page)
     return changed(page, old)
-
-
-def fetched(page, name):
-    """What the download button gives, once it offers a file of this name."""
-    page.wait_for_function(READY, arg=[BUTTON, name])
-    with page.expect_download() as found:
-        page.locator(BUTTON).click()
-    assert found.value.suggested_filename == name
-    return found.value.path().read_bytes()
 
 
 def settings(data, tmp_path):
