@@ -50,13 +50,13 @@ class Live(VideoAdapter):
     def finish(
         self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any]:
-        """As of `VideoAdapter`; a clip stays as the model made it if it was stopped, or if more fails."""
+        """As of `VideoAdapter`; a clip stays as the model made it if it was stopped."""
         bare = request.model_copy(update={"interpolate": 1, "transparent": False, "sound": ""})
-        try:
-            return super().finish(decoded, request if settings else bare, settings)
-        except (ValueError, OSError, ImportError) as error:
-            shared.warn(f"{error}; the clip stays as the model made it")
-            return super().finish(decoded, bare, settings)
+        return super().finish(decoded, request if settings else bare, settings)
+
+    def warn(self, sentence: str) -> None:
+        """Tells on the page what could not be had."""
+        shared.warn(sentence)
 
     def restore(self, path: Path) -> dict[str, Any]:
         """As of `VideoAdapter`; of an archive of frames or of a sprite sheet, too."""

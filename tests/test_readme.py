@@ -18,8 +18,10 @@ CONSOLE = re.findall(r"^```console\n(.*?)^```", TEXT, re.M | re.S)
 
 
 @pytest.fixture(autouse=True)
-def shipped(tiny_model, tiny_audio_model, tiny_mesh_model, words, monkeypatch, tmp_path):
-    folders = [model.parent for model in (tiny_model, tiny_audio_model, tiny_mesh_model)]
+def shipped(
+    tiny_model, tiny_audio_model, tiny_mesh_model, tiny_video_model, words, monkeypatch, tmp_path
+):
+    folders = [model.parent for model in (tiny_model, tiny_audio_model, tiny_mesh_model, tiny_video_model)]
     monkeypatch.setattr("suite.storage.roots", lambda: folders)
     monkeypatch.chdir(tmp_path)
 
@@ -32,7 +34,8 @@ def files(tmp_path):
     (tmp_path / "turntable").mkdir()
     for i, shown in enumerate(turntable(thing, 4, 64, pitch=0)):
         Image.fromarray(shown).save(tmp_path / "turntable" / f"{i}.png")
-    Image.fromarray(shown).save(tmp_path / "photo.png")
+    for name in ("photo", "apple"):
+        Image.fromarray(shown).save(tmp_path / f"{name}.png")
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
@@ -51,7 +54,7 @@ def test_console_blocks_run(block, files):
 
 
 def test_every_command_and_option_named_is_one(capsys):
-    for medium in ("image", "audio", "mesh"):
+    for medium in ("image", "audio", "mesh", "video"):
         with pytest.raises(SystemExit):
             cli.main([medium, "--help"])
         known = capsys.readouterr().out

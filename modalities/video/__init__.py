@@ -6,6 +6,7 @@ settings.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,20 +118,27 @@ class VideoAdapter(Adapter):
     def finish(
         self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any]:
-        """(B, 3, T, H, W) in [-1, 1] to clips: with frames between, without a ground, with sound if asked."""
-        from modalities.video.flow import interpolated
-        from modalities.video.save import Clip, transparent
+        """(B, 3, T, H, W) in [-1, 1] to clips: with frames between, without a ground, with sound if asked.
 
-        asked, made = request.model_dump(), []
+        Where one of these cannot be had, a warning says so and the clip stays as the model made it.
+        """
+        from modalities.video.save import Clip
+
+        asked: Any = request
+        made = []
         for i, pixels in enumerate(decoded.clamp(-1, 1).add(1).mul(127.5).round().byte()):
             frames = pixels.permute(1, 2, 3, 0).contiguous().numpy()
-            if asked["interpolate"] > 1:
-                frames = interpolated(frames, asked["interpolate"], asked["loop"])
-            frames = transparent(frames) if asked["transparent"] else frames
-            told = dict(settings[i]) if settings else None
-            clip = Clip(frames, asked["fps"] * asked["interpolate"], told, loop=asked["loop"])
-            made.append(replace(clip, sound=_sound(request, clip.seconds, i)) if asked["sound"] else clip)
+            clip = Clip(frames, asked.fps, dict(settings[i]) if settings else None, loop=asked.loop)
+            try:
+                made.append(_ended(clip, asked, i))
+            except (ValueError, OSError, ImportError) as error:
+                self.warn(f"{error}; the clip stays as the model made it")
+                made.append(clip)
         return made
+
+    def warn(self, sentence: str) -> None:
+        """Tells a user what could not be had."""
+        warnings.warn(sentence, stacklevel=3)
 
     def preview(self, small: Tensor) -> list[Any]:
         """(B, 3, T, h, w) in [-1, 1] to pictures of some frames beside each other."""
@@ -238,12 +246,19 @@ def _frames(request: Request, name: str, size: Sequence[int]) -> Tensor | None:
     return torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
-def _sound(request: Request, seconds: float, number: int) -> tuple[Any, int]:
-    """The sound track of a clip: samples (channels, N) and their rate."""
+def _ended(clip: Clip, asked: Any, number: int) -> Clip:
+    """A clip with what was asked to be done to it; `number` is that of its sound track, too."""
     from modalities.audio import load as load_audio
+    from modalities.video.flow import interpolated
+    from modalities.video.save import transparent
 
-    asked: Any = request
-    track = load_audio()(
-        asked.sound, seconds=max(0.5, seconds), loop=asked.loop, seed=(asked.seed + number) % 2**32
-    )
-    return track.audios[0].samples, track.audios[0].sample_rate
+    if asked.interpolate > 1 and len(clip.frames) > 1:
+        frames = interpolated(clip.frames, asked.interpolate, asked.loop)
+        clip = replace(clip, frames=frames, fps=clip.fps * asked.interpolate)
+    if asked.transparent:
+        clip = replace(clip, frames=transparent(clip.frames))
+    if asked.sound:
+        seconds, seed = max(0.5, clip.seconds), (asked.seed + number) % 2**32
+        heard = load_audio()(asked.sound, seconds=min(60, seconds), loop=asked.loop, seed=seed).audios[0]
+        clip = replace(clip, sound=(heard.samples, heard.sample_rate))
+    return clip

@@ -140,6 +140,10 @@ def test_a_plain_ground_is_taken_away_if_that_is_asked():
     assert made.frames.shape[-1] == 4 and made.frames[0, 0, 0, 3] == 0 and made.frames[0, 30, 30, 3] == 255
     (made,) = adapter.finish(decoded, VideoRequest(prompt="a"))
     assert made.frames.shape[-1] == 3
+    noise = torch.rand(decoded.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with pytest.warns(UserWarning, match="no plain ground.*; the clip stays as the model made it"):
+        (made,) = adapter.finish(noise, VideoRequest(prompt="a", transparent=True))
+    assert made.frames.shape[-1] == 3
 
 
 def test_a_clip_has_the_sound_that_was_asked_for(pipe, tiny_audio_model, monkeypatch, tmp_path):
