@@ -56,4 +56,4 @@ def gaussian(shape: Sequence[int], generator: torch.Generator, shared: float = 0
     if not shared:
         return noise
     common = torch.randn((*shape[:-3], 1, *shape[-2:]), generator=generator, dtype=torch.float32)
-    return shared**0.5 * common + (1 - shared) ** 0.5 * noise
+    return common.mul(shared**0.5) + noise.mul((1 - shared) ** 0.5)

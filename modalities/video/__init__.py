@@ -158,7 +158,7 @@ class VideoAdapter(Adapter):
     def examples(
         self, data: Path, seed: int, options: Mapping[str, Any]
     ) -> Callable[[int], tuple[Any, str, Any]]:
-        """Training clips by number, composed from the packs in `data`, with given frames' tokens."""
+        """Training clips by number, of the packs in `data` or of a folder, and tokens of given frames."""
         from modalities.video.compose import Drawing
 
         told = {name: options[name] for name in ("size", "frames", "objects") if name in options}

@@ -21,6 +21,7 @@ from modalities.image.compose import Item, article, cut_out, held_out_object, pl
 from modalities.packs import held_out, read_rows
 from modalities.video.motion import MOTIONS, ROUND, WORDS, State, course
 from modalities.video.picture import tokens
+from modalities.video.read import on_ground, opened, resized
 
 Array = np.ndarray[Any, Any]
 KINDS = {"motion": 0.6, "animated": 0.2, "turntable": 0.13, "turned shape": 0.07}
@@ -157,10 +158,10 @@ def frames_of(path: Path, frames: int) -> tuple[Image.Image, ...]:
 @lru_cache(maxsize=256)
 def turned(path: Path, frames: int, side: int) -> tuple[Image.Image, ...]:
     """A mesh of the packs in one whole turn, RGBA."""
-    from modalities.mesh.read import opened
+    from modalities.mesh.read import opened as opened_mesh
     from modalities.mesh.render import turntable
 
-    return tuple(map(Image.fromarray, turntable(opened("shape", path), frames, side, 18.0)))
+    return tuple(map(Image.fromarray, turntable(opened_mesh("shape", path), frames, side, 18.0)))
 
 
 def _from_anywhere(frames: Array, rng: random.Random) -> Array:
@@ -186,17 +187,29 @@ def drawn(cut: Image.Image, state: State, ground: Array) -> Array:
 
 
 class Drawing:
-    """The n-th training example of a folder of packs."""
+    """The n-th training example of a folder: a clip composed from the packs, or one of captioned clips."""
 
     def __init__(self, data: Path, seed: int, size: int = 192, frames: int = 24,
                  objects: Sequence[str] = ()) -> None:  # fmt: skip
         """Takes the folder, the seed, and the recipe's options as of `Composer`."""
-        self.seed, self.composer = seed, Composer(data, size, frames, objects)
+        self.data, self.seed, self.size, self.frames = data, seed, size, frames
+        packs = not (data / "metadata.jsonl").is_file()
+        self.composer = Composer(data, size, frames, objects) if packs else None
+        self.rows = [] if packs else read_rows(data)
+        if not packs and not self.rows:
+            raise ValueError(f"{data / 'metadata.jsonl'} names no clip")
 
     def __call__(self, number: int) -> tuple[Array, str, Array]:
         """The clip (3, T, size, size) uint8, its caption, and tokens of frames that are given, or zeros."""
-        scene = self.composer.nth(self.seed, number)
+        if self.composer is not None:
+            scene = self.composer.nth(self.seed, number)
+            frames, caption = scene.frames, scene.caption
+        else:
+            row = self.rows[number % len(self.rows)]
+            whole, _ = opened("file_name", str(self.data / row["file_name"]))
+            whole = whole[np.arange(self.frames) * len(whole) // self.frames]
+            frames, caption = on_ground(resized(whole, self.size, self.size), "white"), row["text"]
         given = random.Random(f"given/{self.seed}/{number}").choices(tuple(GIVEN), tuple(GIVEN.values()))[0]
-        first = Image.fromarray(scene.frames[0]) if given in ("first", "both") else None
-        last = Image.fromarray(scene.frames[-1]) if given in ("last", "both") else None
-        return np.ascontiguousarray(scene.frames.transpose(3, 0, 1, 2)), scene.caption, tokens(first, last)
+        first = Image.fromarray(frames[0]) if given in ("first", "both") else None
+        last = Image.fromarray(frames[-1]) if given in ("last", "both") else None
+        return np.ascontiguousarray(frames.transpose(3, 0, 1, 2)), caption, tokens(first, last)
