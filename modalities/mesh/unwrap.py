@@ -25,8 +25,9 @@ GROWN, SEEN = (
 )  # cosines to a chart's mean normal: of triangles it grows over, of any it holds at all
 SAMPLES = 300_000  # of a source's surface, to find what is nearest to a texel
 TURNS = 12  # of a chart within a quarter turn, to find how it is smallest
-ROUNDS = 9  # of looking for triangles under others
-BITS = 24  # of a texture coordinate, which a file then holds exactly, counted from above or from below
+ROUNDS = 16  # of looking for triangles under others
+BITS = 16  # of a texture coordinate: a file holds it exactly, counted from above or below, and others take two that
+# differ for two: they may round to five decimals
 
 
 def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trimesh.Trimesh:
@@ -45,20 +46,23 @@ def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trim
     chart = _charts(normals, areas, _adjacent(faces))
     axes = _axes(chart, normals, areas)
     for _ in range(ROUNDS):
-        flat, depth = _flat(corners, chart, axes), np.einsum("fij,fj->fi", corners, axes[chart]).mean(1)
-        hidden = _hidden(flat, chart, depth)
+        laid, depth = _flat(corners, chart, axes), np.einsum("fij,fj->fi", corners, axes[chart]).mean(1)
+        hidden = _hidden(laid, chart, depth)
         if not len(hidden):
-            uv = _packed(flat, chart, side, padding)
+            laid = uv = _packed(laid, chart, side, padding)
             hidden = _hidden(uv, chart, depth)
             if not len(hidden):
                 break
         pieces = parts_of(faces[hidden], len(vertices))
+        thin = _flattened(laid)[hidden]
+        pieces[thin] = pieces.max() + 1 + np.arange(thin.sum())
         _, chart[hidden] = np.unique(pieces * len(axes) + chart[hidden], return_inverse=True)
         chart[hidden] += len(axes)
         _, chart = np.unique(chart, return_inverse=True)
         axes = _axes(chart, normals, areas)
     else:
         uv = _packed(_flat(corners, chart, axes), chart, side, padding)
+    uv = np.where(_flattened(uv)[:, None, None], uv[:, :1], uv)  # alone: one place, neither turned nor over any
     keys = np.stack([faces.reshape(-1), np.repeat(chart, 3)], 1)
     kept, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     made = trimesh.Trimesh(vertices[kept[:, 0]], inverse.reshape(-1, 3), process=False)
@@ -308,15 +312,22 @@ def _dropped(flat: Array, chart: Array, side: int, padding: int) -> tuple[Array,
 def _hidden(flat: Array, chart: Array, depth: Array) -> Array:
     """Triangles that lie under another of their chart, as seen along its axis, or are laid upside down.
 
-    Exact for coordinates of 25 bits: not even slivers far thinner than a texel overlap.
+    Exact for coordinates of 25 bits: not even slivers far thinner than a texel overlap, and triangles touch
+    only in corners and edges that they share.
     """
-    turned = np.flatnonzero((_sides(flat, flat) < 0).any((1, 2)) & (np.bincount(chart)[chart] > 1))
+    turned = np.flatnonzero(_flattened(flat) & (np.bincount(chart)[chart] > 1))
     one, other = _meeting(flat, chart)
     apart = np.zeros(len(one), bool)
     for a, b in ((one, other), (other, one)):
-        apart |= (_sides(flat[a], flat[b]) <= 0).all(2).any(1)
+        apart |= ((_sides(flat[a], flat[b]) < 0) | _ends(flat[a], flat[b])).all(2).any(1)
     one, other = one[~apart], other[~apart]
     return np.union1d(np.where(depth[one] < depth[other], one, other), turned)
+
+
+def _flattened(flat: Array) -> Array:
+    """(F,) whether triangles (F, 3, 2) have no area, or are laid upside down."""
+    first, second = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
+    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] <= 0
 
 
 def _sides(one: Array, other: Array) -> Array:
@@ -324,6 +335,12 @@ def _sides(one: Array, other: Array) -> Array:
     edge = (one[:, [1, 2, 0]] - one)[:, :, None]
     to = other[:, None] - one[:, :, None]
     return edge[..., 0] * to[..., 1] - edge[..., 1] * to[..., 0]
+
+
+def _ends(one: Array, other: Array) -> Array:
+    """(N, 3, 3) whether each corner of the other (N, 3, 2) is an end of each edge of one (N, 3, 2)."""
+    same: Array = (one[:, :, None] == other[:, None]).all(-1)
+    return same | same[:, [1, 2, 0]]
 
 
 def _meeting(flat: Array, chart: Array) -> tuple[Array, Array]:
