@@ -26,8 +26,8 @@ GROWN, SEEN = (
 SAMPLES = 300_000  # of a source's surface, to find what is nearest to a texel
 TURNS = 12  # of a chart within a quarter turn, to find how it is smallest
 ROUNDS = 16  # of looking for triangles under others
-BITS = 16  # of a texture coordinate: a file holds it exactly, counted from above or below, and others take two that
-# differ for two: they may round to five decimals
+BITS = 16  # of a texture coordinate: exact in a file, from above or below, and others, who may round to five
+# decimals, take no two for one
 
 
 def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trimesh.Trimesh:
@@ -62,7 +62,7 @@ def unwrapped(mesh: trimesh.Trimesh, side: int = 1024, padding: int = 2) -> trim
         axes = _axes(chart, normals, areas)
     else:
         uv = _packed(_flat(corners, chart, axes), chart, side, padding)
-    uv = np.where(_flattened(uv)[:, None, None], uv[:, :1], uv)  # alone: one place, neither turned nor over any
+    uv = np.where(_flattened(uv)[:, None, None], uv[:, :1], uv)  # alone: at one place, over none
     keys = np.stack([faces.reshape(-1), np.repeat(chart, 3)], 1)
     kept, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     made = trimesh.Trimesh(vertices[kept[:, 0]], inverse.reshape(-1, 3), process=False)
