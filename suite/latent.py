@@ -39,18 +39,9 @@ class Latent(Protocol):
         """(B, channels, *S / factor) to a cheap, small estimate of the signal in [-1, 1]."""
 
 
-def region(latent: Latent, mask: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """Which latents a region of the signal touches.
-
-    Args:
-        latent: what made z of x; its module may say so itself, by `region(mask, x, z)`.
-        mask: (1, 1, *S), above 0 in the region.
-        x: (1, C, *S).
-        z: (1, channels, *s).
-    Returns: (1, 1, *s), 1 where it does, else 0.
-    """
-    own = getattr(getattr(latent, "module", None), "region", None)
-    return own(mask, x, z) if own else F.interpolate(mask, z.shape[2:], mode="area").gt(0).to(z)
+def region(mask: Tensor, z: Tensor) -> Tensor:
+    """Which latents z (1, channels, *s) a region (1, 1, *S) of the signal touches: (1, 1, *s), 0 or 1."""
+    return F.interpolate(mask, z.shape[2:], mode="area").gt(0).to(z)
 
 
 def factors(latent: Latent, space: int) -> tuple[int, ...]:

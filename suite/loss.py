@@ -1,4 +1,4 @@
-"""What training minimises: the error of an autoencoder, a vocoder, a surface, a denoiser at random levels."""
+"""What training minimises: the error of an autoencoder, a vocoder, a denoiser at random levels."""
 
 from __future__ import annotations
 
@@ -92,26 +92,6 @@ def vocoder_loss(x: Tensor, y: Tensor, wanted: Tensor, magnitude: Tensor) -> Ten
     """
     wanted, magnitude = (each.clamp(min=1e-2).log() for each in (wanted, magnitude))
     return spectral_loss(x, y) + (wanted - magnitude).abs().mean()
-
-
-def surface_loss(x: Tensor, field: Tensor, mean: Tensor, logvar: Tensor, kl_weight: float) -> Tensor:
-    """How wrong a field is about what is inside and about colour, and the divergence of the features.
-
-    Args:
-        x: (B, 10, N + Q), the signal as of `suite.nn.surface.Surface`.
-        field: (B, 4, Q), logit of being inside, and colour.
-        mean: (B, D, K), of the features.
-        logvar: (B, D, K), logarithm of their variance.
-        kl_weight: as of `autoencoder_loss`.
-
-    Returns: a scalar.
-
-    Source: Mescheder et al. 2019, arXiv 1812.03828, equation 3 (occupancy).
-    """
-    asked = x[..., -field.shape[-1] :]
-    inside = F.binary_cross_entropy_with_logits(field[:, 0], asked[:, 9] / 2 + 0.5)
-    colour = (field[:, 1:] - asked[:, 6:9]).abs().mean()
-    return inside + colour + kl_weight * 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
 def draw_levels(

@@ -171,7 +171,7 @@ class Pipeline:
         original = small = None
         if init is not None:
             original = self._encode(init)
-            small = None if mask is None else region(self.latent, mask, init, original)
+            small = None if mask is None else region(mask, original)
         if request.init is not None:
             grid = middleware.start_at(grid, request.strength)
         cond, uncond = self._conditioning(request)
@@ -368,7 +368,7 @@ def latent_of(
         return FrameLatent(IdentityLatent(channels)) if frames else IdentityLatent(channels)
     folder = storage.find(name, near=near)
     module, told = storage.load(folder, dtype, device)
-    tile: int | None = None if told.get("kind") == "surface" else 64  # a set has no neighbours
+    tile: int | None = 64
     if told.get("vocoder"):
         vocoder, _ = storage.load(storage.find(told["vocoder"], near=folder), dtype, device)
         module, tile = Codec(module, vocoder), None  # tiles of a waveform may differ in phase

@@ -1,6 +1,6 @@
 """Training for every medium: a recipe and captioned examples become a model folder.
 
-A recipe (TOML) says what to train: an autoencoder of signals or of surfaces, a vocoder, or a denoiser on the
+A recipe (TOML) says what to train: an autoencoder, a vocoder, or a denoiser on the
 latents of one. The examples are drawn once into a pool on disk, from which every step draws by its own
 number; so a run that was killed goes on from its last checkpoint to the same weights.
 """
@@ -26,7 +26,7 @@ from suite.adapter import Adapter
 from suite.cli import Parser
 from suite.denoiser import Denoiser
 from suite.latent import IdentityLatent, Latent
-from suite.loss import autoencoder_loss, denoising_loss, surface_loss, vocoder_loss
+from suite.loss import autoencoder_loss, denoising_loss, vocoder_loss
 from suite.pipeline import Pipeline, latent_of
 from suite.pool import Pool, prepare, read_pool
 from suite.schedules import make
@@ -41,7 +41,6 @@ else:
 Recipe = dict[str, Any]
 NEEDS = {  # kind -> what its recipe must have, beside [data] pool, [network] type and the numbers of [train]
     "autoencoder": {"train": ("kl_weight",)},
-    "surface": {"train": ("kl_weight",)},
     "vocoder": {"train": ("crop",)},
     "diffusion": {"schedule": ("name",), "text": ("name",)},
 }
@@ -222,8 +221,7 @@ def train(
                         loss = vocoder_loss(x, y, network.analysis(x).abs(), magnitude)
                     else:
                         y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
-                        error = surface_loss if recipe["kind"] == "surface" else autoencoder_loss
-                        loss = error(x, y, mean, logvar, told["kl_weight"])
+                        loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
                 else:
                     cond = pool.text(rows)
                     if empty is not None and told.get("drop", 0.1):
@@ -281,41 +279,6 @@ def finished_autoencoder(module: Any, pool: Pool, count: int = 256) -> dict[str,
         "shift_factor": flat[0].mean().item(),
         "psnr": round(10 * math.log10(4 * items / error), 2),
     }
-
-
-@torch.no_grad()
-def finished_surface(module: Any, pool: Pool, known: bool = False, count: int = 128) -> dict[str, float]:
-    """Brings the features to unit variance, and the border of the inside to where most shapes come back best.
-
-    Args:
-        module: the network; its `centre` and `spread` and the bias of its logit are set.
-        pool: signals.
-        known: leave the features as they are, as models draw them that were trained on them.
-        count: how many of the signals to measure on.
-
-    Returns: `scaling_factor`, `shift_factor`, and the mean over the shapes of `iou`, the share that real and
-        decoded insides have in common at the places asked about.
-    """
-    x = pool.signal(slice(0, count)).to(next(module.parameters()).device)
-    z = torch.cat([module.encode(part)[0] for part in torch.split(x, 16)])
-    if not known:
-        features = z[:, 3:] * module.spread + module.centre
-        deviation, middle = torch.std_mean(features, (0, 2), keepdim=True)
-        module.spread.copy_(deviation[0])
-        module.centre.copy_(middle[0])
-        z = torch.cat([z[:, :3], (features - middle) / deviation], 1)
-    asked, logits = x[..., module.points :], []
-    for part, places in zip(torch.split(z, 16), torch.split(asked[:, :3], 16), strict=True):
-        logits.append(module.field(*module.anchored(part), places.transpose(1, 2))[:, 0])
-    real, field = asked[:, 9] > 0, torch.cat(logits)
-
-    def shared(border: float) -> float:
-        found = field > border
-        return float(((found & real).sum(1) / (found | real).sum(1).clamp(min=1)).mean())
-
-    best, border = max((shared(border), border) for border in torch.linspace(-3, 1, 41).tolist())
-    module.leave[-1].bias[0] -= border
-    return {"scaling_factor": 1.0, "shift_factor": 0.0, "iou": round(best, 3)}
 
 
 def run(
@@ -404,10 +367,6 @@ def write(
         with torch.no_grad():
             mels = module.mel(signals)
             items = adapter.preview(torch.cat([mels, module.mel(module.decode(mels))]).cpu())
-    elif recipe["kind"] == "surface":
-        settings |= finished_surface(module, pool, "encoder" in recipe["train"].get("frozen", ()))
-        with torch.no_grad():
-            items = adapter.preview(module.preview(module.encode(signals)[0]).cpu())
     elif text is None:
         settings |= finished_autoencoder(module, pool)
         if "encoder" in recipe["train"].get("frozen", ()):  # models that draw in its latents know its scale

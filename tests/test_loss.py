@@ -112,16 +112,3 @@ def test_training_levels_have_the_median_of_their_shift(shift):
     levels = loss.draw_levels(denoiser, 4001, torch.Generator().manual_seed(0), shift)
     assert levels.median().item() == pytest.approx(shift / (1 + shift), abs=0.02)  # of a half, shifted
     assert 0 < levels.min() and levels.max() < 1
-
-
-def test_a_surface_loses_by_what_is_inside_by_colour_and_by_its_features():
-    x = torch.zeros(1, 10, 5)
-    x[0, 9, 3:] = torch.tensor([1.0, -1.0])
-    x[0, 6:9, 3:] = 0.25
-    none = torch.zeros(1, 2, 3)
-    field = torch.tensor([[[3.0, -3.0], *[[0.25, 0.25]] * 3]])
-    right = loss.surface_loss(x, field, none, none, 1.0).item()
-    assert right == pytest.approx(math.log(1 + math.exp(-3)))
-    wrong = loss.surface_loss(x, -field, none, none, 1.0).item()
-    assert wrong == pytest.approx(math.log(1 + math.exp(3)) + 0.5)
-    assert loss.surface_loss(x, field, none + 2, none, 0.1).item() == pytest.approx(right + 0.1 * 0.5 * 4)

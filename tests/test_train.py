@@ -260,7 +260,7 @@ def test_two_processes_train_together(recipes, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (('kind = "autoencoder"', 'kind = "sort"'), "must be autoencoder or surface or vocoder or diffusion"),
+        (('kind = "autoencoder"', 'kind = "sort"'), "must be autoencoder or vocoder or diffusion"),
         (("[train]", "[gain]"), r"lacks steps in \[train\]"),
         (("= 32", "= = 32"), "cannot be read"),
         (("pool = 12", ""), r"lacks pool in \[data\]"),

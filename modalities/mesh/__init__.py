@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MeshRequest", "adapter", "finished", "load", "restore"]
 
-POINTS, QUERIES = 2048, 2048  # of the signal that a shape is to a network
 METRES = 1.0  # the largest extent of what has no known size
+LOOSE = 0.03  # of what a model draws: parts smaller than that, and as far from the rest, are none of it
 
 
 class MeshRequest(Request):
@@ -112,28 +112,28 @@ class MeshAdapter(Adapter):
             picture(request.image)
 
     def shape(self, request: Request, factor: int, multiple: int) -> tuple[int, ...]:
-        """(K,) anchors."""
-        return ((POINTS + QUERIES) // factor,)
+        """(r, r, r) latents of the grid."""
+        from modalities.mesh.grid import CELLS
+
+        return (CELLS // factor,) * 3
 
     def read(self, request: Request, size: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """The init mesh as a signal (1, 10, N + Q), and 1 where points are to be redrawn (1, 1, N + Q)."""
+        """The init mesh as a grid (1, 4, R, R, R), and 1 where it is to be redrawn (1, 1, R, R, R)."""
         if request.init is None:
             return None, None
-        import numpy as np
         import torch
 
-        from modalities.mesh.compose import signal
-        from modalities.mesh.sample import sampled
+        from modalities.mesh.grid import filled, gridded
 
-        told = signal(sampled(request.init, np.random.default_rng(0), POINTS, QUERIES))
-        x = torch.from_numpy(told).float()[None] / 32767
+        x = torch.from_numpy(filled(gridded(request.init)))[None].float() / 127.5 - 1
         if not request.mask:
             return x, None
-        height = x[:, 1:2]
-        low, high = height[..., :POINTS].amin(), height[..., :POINTS].amax()
+        height = torch.arange(x.shape[3]) + 0.5
+        thing = height[(x[0, 0] > 0).any(2).any(0)]
+        low, high = (thing.min() - 0.5, thing.max() + 0.5) if len(thing) else (0.0, float(x.shape[3]))
         share = (height - low) / (high - low)
-        draw = torch.stack([(share >= start) & (share <= stop) for start, stop in _heights(request)])
-        return x, draw.any(0).float()
+        draw = torch.stack([(share >= start) & (share <= stop) for start, stop in _heights(request)]).any(0)
+        return x, draw.float().view(1, 1, 1, -1, 1).expand(x[:, :1].shape)
 
     def beside(self, request: Request) -> Tensor | None:
         """The picture's tokens (1, L, D)."""
@@ -158,14 +158,15 @@ class MeshAdapter(Adapter):
         size, made = _size(request), []
         for i, field in enumerate(decoded.float().numpy()):
             told = dict(settings[i]) if settings else None
-            made.append(_finished(surface_of(field), request, size, told))
+            made.append(_finished(surface_of(field), request, size, told, LOOSE))
         return made
 
     def preview(self, small: Tensor) -> list[Any]:
-        """(B, 6, K) to pictures of K coloured points."""
+        """(B, 4, r, r, r), inside and colour, to pictures of the points of the surface."""
+        from modalities.mesh.grid import cloud_of
         from modalities.mesh.sheet import cloud
 
-        return [cloud(points.T) for points in small.float().numpy()]
+        return [cloud(cloud_of(grid)) for grid in small.float().numpy()]
 
     def save(self, item: Model, path: Path, settings: Mapping[str, Any]) -> None:
         """Writes a mesh, a page, a picture or a turntable, with its settings where the format has a place."""
@@ -255,13 +256,15 @@ def restore(path: str | Path) -> dict[str, Any]:
     return restore(Path(path))
 
 
-def _finished(mesh: Any, request: Any, size: float | None, settings: dict[str, Any] | None) -> Model:
+def _finished(mesh: Any, request: Any, size: float | None, settings: dict[str, Any] | None,
+              floaters: float = 0.005) -> Model:  # fmt: skip
     """A mesh as the request wants it finished."""
     from modalities.mesh.finish import detail_levels, finish
     from modalities.mesh.save import Model
 
     texture = int(request.texture)
-    made = finish(mesh, request.triangles, request.height, size, texture, request.watertight)
+    told = (request.triangles, request.height, size, texture, request.watertight)
+    made = finish(mesh, *told, floaters=floaters)
     return Model(made, detail_levels(made, request.levels)[1:], settings, request.metallic, request.roughness,
                  request.side)  # fmt: skip
 

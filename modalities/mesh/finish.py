@@ -37,6 +37,7 @@ def finish(
     texture: int = 1024,
     close: bool = True,
     crease: float = 40.0,
+    floaters: float = 0.005,
 ) -> trimesh.Trimesh:
     """All steps: closed, without floaters, decimated, unwrapped, with normals and a texture, placed.
 
@@ -48,9 +49,10 @@ def finish(
         texture: texels of a side, a power of two; 0 leaves colours by face.
         close: make it watertight; else its surface stays as open as it is.
         crease: degrees, from which on an edge is sharp.
+        floaters: as the share of `without_floaters`.
     """
     bare = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    made = decimated(without_floaters(watertight(bare) if close else bare), triangles)
+    made = decimated(without_floaters(watertight(bare) if close else bare, floaters), triangles)
     if texture:
         made = baked(with_normals(unwrapped(made), crease), mesh, texture)
     else:
@@ -66,7 +68,8 @@ def surface_of(field: Array) -> trimesh.Trimesh:
             sRGB in [-1, 1]. Where it is nowhere above 0, its highest places are taken as inside.
     """
     inside = np.pad(field[0], 1, constant_values=min(field[0].min(), 0) - 1)
-    level = min(0.0, float(np.quantile(inside, 0.999)))
+    highest, lowest = float(inside.max()), float(inside.min())
+    level = min(0.0, float(np.quantile(inside, 0.999)), highest - 1e-3 * (highest - lowest))
     at, faces, _, _ = marching_cubes(inside, level, gradient_direction="ascent")
     at = at.astype(np.float64) - 1
     colours = [ndimage.map_coordinates(part, at.T, order=1, mode="nearest") for part in field[1:]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,12 @@ from modalities.judging import (
     share,
     told,
 )
-from modalities.mesh import POINTS, QUERIES, MeshRequest, adapter
+from modalities.mesh import MeshRequest, adapter
 from suite import storage
 
 if TYPE_CHECKING:
     from modalities.mesh.measure import Cloud
     from modalities.mesh.prompts import Prompt
-    from modalities.mesh.sample import Sampled
     from modalities.mesh.save import Model
     from modalities.naming import Namer
     from suite.pipeline import Pipeline
@@ -98,7 +97,6 @@ def reconstructed(pipe: Pipeline, paths: Sequence[Path]) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from modalities.mesh.compose import signal
     from modalities.mesh.measure import chamfer, cloud_of, f_score
     from modalities.mesh.sample import sampled
 
@@ -106,24 +104,19 @@ def reconstructed(pipe: Pipeline, paths: Sequence[Path]) -> dict[str, Any]:
     far: dict[str, list[tuple[float, float]]] = {"decoded": [], "the same": []}
     for path in told("reconstructions", paths):
         rng = np.random.default_rng(0)
-        drawn = sampled(path, rng, 2 * DENSE, QUERIES)
-        x = torch.from_numpy(signal(_first(drawn, POINTS))).float()[None] / 32767
+        points = sampled(path, rng, 2 * DENSE).points
+        x, _ = pipe.adapter.read(request.model_copy(update={"init": str(path)}), ())
+        assert x is not None
         with torch.no_grad():
             decoded = pipe.latent.decode(pipe.latent.encode(x.to(pipe.device)).float()).float().cpu()
         made = pipe.adapter.finish(decoded, request)[0].mesh
-        ways = {"decoded": cloud_of(made, rng, DENSE)[0], "the same": drawn.points[DENSE:]}
-        for way, points in ways.items():
-            truth = drawn.points[:DENSE]
-            far[way].append((chamfer(points, truth), f_score(points, truth)))
+        ways = {"decoded": cloud_of(made, rng, DENSE)[0], "the same": points[DENSE:]}
+        for way, some in ways.items():
+            far[way].append((chamfer(some, points[:DENSE]), f_score(some, points[:DENSE])))
     return {"shapes": len(paths), **{
         way: {"chamfer": mean([row[0] for row in rows]), "F-score": mean([row[1] for row in rows])}
         for way, rows in far.items()
     }}  # fmt: skip
-
-
-def _first(drawn: Sampled, count: int) -> Sampled:
-    return replace(drawn, points=drawn.points[:count], normals=drawn.normals[:count],
-                   colours=drawn.colours[:count])  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -191,7 +184,7 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
     with tempfile.TemporaryDirectory() as folder:
         for i, prompt in enumerate(told("prompts", asked)):
             made = draw(prompt.text, seed=seed + i)
-            clouds.append(cloud_of(made.mesh, np.random.default_rng(0), POINTS))
+            clouds.append(cloud_of(made.mesh, np.random.default_rng(0)))
             whole.append(closed(made.mesh))
             triangles.append(len(made.mesh.faces))
             made.save(Path(folder, f"{i:04}.glb"))

@@ -19,7 +19,7 @@ from torch import Tensor
 from modalities import naming
 from modalities.image.colour import COLOURS
 from modalities.judging import mean, told
-from modalities.mesh.compose import MATERIALS, POINTS, made_of, moved, pooled, tinted
+from modalities.mesh.compose import MATERIALS, made_of, moved, tinted
 from modalities.mesh.judge import looks, real_scenes
 from modalities.mesh.measure import Cloud, namer, tensor
 from modalities.mesh.prompts import NAMES, parted, prompts, real_shapes
@@ -29,37 +29,34 @@ from modalities.naming import Namer, name_vectors
 from suite import storage
 from suite.text import load as load_text
 
-FEW = 1024, 2049  # points of an example
-QUERIES = 16  # none is used
+POINTS = 4096  # sampled once of each shape
+FEW = 1024, 2049  # of them, of an example
 SKEW = 0.06  # standard deviation of what turns, stretches and shears
 ROUGH, BENT = 0.03, 0.03  # of points, at most: noise of each, and waves through all
 SPECKS, TONED = 10.0, 30.0  # of colours in sRGB, likewise
 TINTED, OF_MATERIAL = 0.3, 0.15  # shares of the examples
 
 
-def pool(shapes: Sequence[Shape], cache: Path | None) -> list[Sampled]:
-    """What is sampled of each shape, without its queries."""
-    found, rng = [], np.random.default_rng(0)
-    for shape in told("shapes", shapes):
-        found.append(moved(pooled(shape.path, cache), np.eye(3), rng, POINTS, QUERIES))
-        pooled.cache_clear()
-    return found
+def pool(shapes: Sequence[Shape], points: int = POINTS) -> list[Sampled]:
+    """Points of each shape, sampled once."""
+    return [sampled(shape.path, np.random.default_rng(0), points) for shape in told("shapes", shapes)]
 
 
 def varied(drawn: Sampled, rng: np.random.Generator) -> Cloud:
     """Some points of a shape as a model might make it: skewed, mirrored, painted, rough, bent, blotched."""
     way = np.eye(3) + rng.normal(0, SKEW, (3, 3))
     way[:, 0] *= rng.choice((-1, 1))
-    made, kind = moved(drawn, way, rng, int(rng.integers(*FEW)), QUERIES), rng.random()
+    made, kind = moved(drawn, way, rng, int(rng.integers(*FEW))), rng.random()
+    painted = None
     if kind < TINTED:
-        made = tinted(made, COLOURS[rng.integers(len(COLOURS))]) or made
+        painted = tinted(made.colours, COLOURS[rng.integers(len(COLOURS))])
     elif kind < TINTED + OF_MATERIAL:
-        made = made_of(made, tuple(MATERIALS)[rng.integers(len(MATERIALS))])
+        painted = made_of(made.colours, tuple(MATERIALS)[rng.integers(len(MATERIALS))])
     waves = np.sin(made.points @ rng.normal(0, 3, (3, 6)) + rng.uniform(0, 2 * np.pi, 6))
     noise = rng.standard_normal(waves.shape)
     rough, bent, specks, toned = rng.random(4) * (ROUGH, BENT, SPECKS, TONED)
     points = made.points + rough * noise[:, :3] + bent * waves[:, :3]
-    colours = made.colours + specks * noise[:, 3:] + toned * waves[:, 3:]
+    colours = (made.colours if painted is None else painted) + specks * noise[:, 3:] + toned * waves[:, 3:]
     return points.clip(-1, 1).astype(np.float32), colours.clip(0, 255).astype(np.uint8)
 
 
@@ -67,12 +64,12 @@ def train(recipe: dict[str, Any], data: Path, out: Path) -> None:
     """Trains by a recipe and writes the model folder.
 
     Args:
-        recipe: `[network]` and `[train]` of the recipe file; `cache` in it keeps what is sampled.
+        recipe: `[network]` and `[train]` of the recipe file.
         data: the packs.
         out: the model folder; its checkpoint is removed at the end.
     """
     options, (shapes, _) = recipe["train"], parted(data)
-    drawn = pool(shapes, Path(options["cache"]) if "cache" in options else None)
+    drawn = pool(shapes)
     of = np.array([NAMES.index(shape.name) for shape in shapes])
     count = Counter(of.tolist())
     weights = np.array([count[name] ** -0.5 for name in of.tolist()])
@@ -108,8 +105,7 @@ def record(out: Path, data: Path, count: int = 24) -> dict[str, Any]:
     """
     _, kept = parted(data)
     judge, config = namer(NAMES, out)
-    drawn = [sampled(shape.path, np.random.default_rng(0), queries=QUERIES) for shape in told("kept", kept)]
-    clouds = [(each.points, each.colours) for each in drawn]
+    clouds = [(each.points, each.colours) for each in pool(kept, 2048)]
     config["held_out"] = accuracy(judge, clouds, [shape.name for shape in kept])
     asked = prompts(count)
     real = {i: (each.points, each.colours) for i, (_, each) in real_shapes(asked, data).items()}

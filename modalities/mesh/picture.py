@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from modalities.image.read import opened as open_picture
 from modalities.mesh.render import FILLED, camera, focal
-from modalities.mesh.sample import Sampled
 
 Array = NDArray[Any]
 SIDE, PATCH = 32, 8  # pixels of the thumbnail and of a token's patch
@@ -35,24 +34,27 @@ def tokens(picture: Array) -> Array:
     return np.concatenate([cells, 2 * np.eye(TOKENS)], 1).astype(np.float32)
 
 
-def splat(drawn: Sampled, rng: np.random.Generator) -> Array:
-    """A shape's points as a camera in front sees them, in light from above: (SIDE, SIDE, 4) uint8."""
-    finer, points = 2 * SIDE, drawn.points
+def splat(points: Array, normals: Array, colours: Array, rng: np.random.Generator) -> Array:
+    """Points (N, 3), normals (N, 3), sRGB (N, 3) as a camera in front sees them, in light from above.
+
+    Returns: (SIDE, SIDE, 4) uint8.
+    """
+    finer = 2 * SIDE
     pose = camera(points, 1, rng.uniform(*YAW), rng.uniform(*PITCH))
     to = pose[:3, 3] - points
-    seen = np.flatnonzero((to * drawn.normals).sum(1) > 0)
+    seen = np.flatnonzero((to * normals).sum(1) > 0)
     x, y, z = ((points[seen] - pose[:3, 3]) @ pose[:3, :3]).T
     near = focal(finer) / -z
     lamp = pose[:3, :3] @ [rng.uniform(-1, 1), 1.0, rng.uniform(0.3, 1)]
     ambient = rng.uniform(*AMBIENT)
-    shade = ambient + (1 - ambient) * (drawn.normals[seen] @ (lamp / np.linalg.norm(lamp))).clip(0)
-    colours = np.concatenate([drawn.colours[seen] * shade[:, None], np.full((len(seen), 1), 255)], 1)
+    shade = ambient + (1 - ambient) * (normals[seen] @ (lamp / np.linalg.norm(lamp))).clip(0)
+    shaded = np.concatenate([colours[seen] * shade[:, None], np.full((len(seen), 1), 255)], 1)
     image = np.zeros((finer, finer, 4), np.uint8)
     order = np.argsort(z)  # the nearest is painted last
     column, row = (finer / 2 + x * near)[order], (finer / 2 - y * near)[order]
     places = [np.stack([row + down, column + right], 1) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     at = np.stack(places, 1).reshape(-1, 2).astype(int).clip(0, finer - 1)
-    image[at[:, 0], at[:, 1]] = np.repeat(colours[order], len(places), 0)
+    image[at[:, 0], at[:, 1]] = np.repeat(shaded[order], len(places), 0)
     return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 

@@ -1,8 +1,8 @@
-"""A mesh as what a network learns: coloured points of its surface, and queries that are inside it or not.
+"""Coloured points of a mesh's surface, and what is inside it.
 
 Inside is what a flood from outside does not reach: x is inside iff no path of free cells leads from the edge
 of a grid to x. So it needs neither closed nor consistently turned triangles. The floor is closed: what stands
-on it without a bottom is solid. What is thinner than SHEET, a single sheet too, is made as thick as that.
+on it without a bottom is solid.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ Array = NDArray[Any]
 EXTENT = 1.8  # the largest, of a mesh centred in [-1, 1]
 CELLS = 192  # of the grid along [-1, 1]
 CELL = 2 / CELLS
-SHEET = 0.024  # the least thickness of what is solid: 1.5 cells of a grid of 128
-NEAR = (0.015, 0.06)  # standard deviations of the queries near the surface
 INSIDE, OUTSIDE, SURFACE = 0, 1, 2  # what a cell is
 MOST_HOLLOWS, LEAST_HOLLOW = 12, 200  # hollows that are judged, cells of one
 REACH = 4  # cells within which a side of the surface shows what it is
@@ -37,9 +35,6 @@ class Sampled:
     points: Array  # (N, 3) float32, on the surface, even by area
     normals: Array  # (N, 3) float32, outward
     colours: Array  # (N, 3)
-    queries: Array  # (Q, 3) float32: half even in the cube, half near the surface
-    inside: Array  # (Q,) bool
-    query_colours: Array  # (Q, 3), of the nearest surface
 
 
 def centred(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -50,37 +45,25 @@ def centred(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     return made
 
 
-def sampled(
-    source: str | Path | trimesh.Trimesh, rng: np.random.Generator, points: int = 2048, queries: int = 4096
-) -> Sampled:
-    """Draws points and queries of a mesh.
+def sampled(source: str | Path | trimesh.Trimesh, rng: np.random.Generator, points: int = 2048) -> Sampled:
+    """Draws points of a mesh's surface.
 
     Args:
         source: a path or a mesh, as `read.opened` takes it.
         rng: what is drawn with.
-        points: N, on the surface; of parts that lie within others none are drawn.
-        queries: Q, of which every second is near the surface, in the two widths of NEAR.
+        points: N; of parts that lie within others none are drawn.
     Raises: ValueError, in one sentence, if the mesh cannot be read.
     """
     mesh = centred(opened("mesh", source))
-    solid, surface = Solid(mesh), Surface(mesh, spacing=0.02)
+    solid = Solid(mesh)
     on, faces, weights = scattered(mesh, rng, 2 * points)
-    towards = surface.normals[faces]
+    towards = unit_of(mesh.face_normals[faces])
     first, second = solid.beyond(on, towards), solid.beyond(on, -towards)
     seen = np.flatnonzero((first == OUTSIDE) | (second == OUTSIDE))
     seen = np.resize(seen if len(seen) else np.arange(len(on)), points)
     towards = np.where(((first != OUTSIDE) & (second == OUTSIDE))[:, None], -towards, towards)[seen]
-    on, colours = on[seen], colours_at(mesh, faces[seen], weights[seen])
-
-    asked = rng.uniform(-1, 1, (queries, 3))
-    near = asked[1::2]
-    width = np.resize(NEAR, len(near))[:, None]
-    near[:] = on[rng.integers(points, size=len(near))] + width * rng.standard_normal(near.shape)
-    asked = asked.clip(-1, 1)
-    inside, faces, weights = solid.holds(asked, surface)
-    asked_colours = colours_at(mesh, faces, weights)
-    return Sampled(*(a.astype(np.float32) for a in (on, towards)), colours, asked.astype(np.float32), inside,
-                   asked_colours)
+    colours = colours_at(mesh, faces[seen], weights[seen])
+    return Sampled(on[seen].astype(np.float32), towards.astype(np.float32), colours)
 
 
 def scattered(mesh: trimesh.Trimesh, rng: np.random.Generator, count: int) -> tuple[Array, Array, Array]:
@@ -150,11 +133,6 @@ class Solid:
         away = unit_of(points[near] - at[near])
         away = np.where(distance[near, None] > 1e-4, away, surface.normals[faces[near]])
         inside[near] = self.beyond(at[near], away) == INSIDE
-        open_behind = self.beyond(at[near], -away) == OUTSIDE
-        thin = np.flatnonzero(open_behind & ~inside[near] & (distance[near] < SHEET / 2))
-        _, _, beside = surface.nearest(at[near[thin]] - SHEET * away[thin], candidates=8)
-        thickness = (SHEET - beside).clip(0)  # of parallel sides, the other of which is nearer to that point
-        inside[near[thin]] = distance[near[thin]] < (SHEET - thickness) / 2
         return inside, faces, weights
 
 

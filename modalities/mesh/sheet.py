@@ -14,7 +14,7 @@ from modalities.mesh.render import PITCH, YAW, camera, focal
 __all__ = ["cloud", "tiled"]
 
 SIDE = 256  # pixels
-DISC = 0.07  # the radius of a point's disc, where the points lie in [-1, 1]
+DISC = 0.035  # the radius of a point's disc, where the points lie in [-1, 1]
 GROUND = (244, 244, 246)
 FRAME = np.array([[x, y, z] for x in (-0.9, 0.9) for y in (-0.9, 0.9) for z in (-0.9, 0.9)])
 

@@ -4,7 +4,6 @@ from torch import nn
 
 from suite.nn.autoencoder import Autoencoder, Principal
 from suite.nn.classifier import Classifier
-from suite.nn.surface import Surface
 from suite.nn.transformer import Transformer
 from suite.nn.unet import UNet
 from suite.nn.vocoder import Vocoder
@@ -13,7 +12,6 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
     "principal": Principal,
-    "surface": Surface,
     "transformer": Transformer,
     "unet": UNet,
     "vocoder": Vocoder,

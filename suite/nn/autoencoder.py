@@ -127,7 +127,7 @@ class Principal(nn.Module):
     """A linear code, the principal components of patches, and a network that adds what the decoding lacks.
 
     Nothing is lost in training the encoder, for there is none: spectra of tones, whose lines a convolutional
-    encoder smears, keep their pitch.
+    encoder smears, keep their pitch, and thin parts of shapes their place.
 
     Source: Hotelling 1933, Journal of Educational Psychology 24, on principal components.
     """
@@ -139,55 +139,85 @@ class Principal(nn.Module):
     preview_bias: Tensor
 
     def __init__(self, channels: int = 100, latent_channels: int = 64, patch: int = 4, width: int = 256,
-                 blocks: int = 4) -> None:
-        """Builds it for signals over one dimension.
+                 blocks: int = 4, dims: int = 1, weights: tuple[float, ...] = ()) -> None:
+        """Builds it.
 
         Args:
             channels: of the signal.
             latent_channels: how many components.
-            patch: positions a latent stands for.
+            patch: positions a side that a latent stands for.
             width: channels of the network beside the linear decoding.
             blocks: of that network.
+            dims: dimensions of space, 1 to 3.
+            weights: how much an error of each channel counts in finding the components; the same if empty.
         """
         super().__init__()
-        self.config: dict[str, Any] = {"channels": channels, "latent_channels": latent_channels,
-                                       "patch": patch, "width": width, "blocks": blocks}
-        self.patch, self.factor, self.latent_channels = patch, patch, latent_channels
-        folded = channels * patch
+        self.config: dict[str, Any] = {
+            "channels": channels, "latent_channels": latent_channels, "patch": patch, "width": width,
+            "blocks": blocks, **({"dims": dims} if dims > 1 else {}),
+            **({"weights": list(weights)} if weights else {})}
+        self.patch, self.factor, self.latent_channels, self.dims = patch, patch, latent_channels, dims
+        self.channels, self.weights = channels, torch.tensor(weights or [1.0] * channels)
+        folded = channels * patch ** dims
         self.register_buffer("mean", torch.zeros(folded))
         self.register_buffer("basis", torch.eye(folded, latent_channels))
         self.register_buffer("spread", torch.ones(latent_channels))
-        self.enter = conv(1, latent_channels, width)
-        self.blocks = nn.Sequential(*[FrameBlock(width) for _ in range(blocks)])
-        self.leave = zeroed(conv(1, width, folded))
+        self.enter = conv(dims, latent_channels, width)
+        self.blocks = nn.Sequential(*[FrameBlock(width, dims) for _ in range(blocks)])
+        self.leave = zeroed(conv(dims, width, folded, 3 if dims == 1 else 1))
         self.register_buffer("preview_weight", torch.zeros(channels, latent_channels))
         self.register_buffer("preview_bias", torch.zeros(channels))
 
     @torch.no_grad()
     def fit(self, signals: Tensor) -> None:
-        """Finds the components of (B, channels, L), but for patches that are silent, at -1 or less.
+        """Finds the components of (B, channels, *S), but for patches that are silent, at -1 or less.
 
         Each is divided by the root of its deviation: a compromise between how much it weighs in the signal
         and the even spread that a diffusion model is best at.
         """
-        rows = fold(signals, self.patch).movedim(1, -1).flatten(0, -2).double()
-        rows = rows[rows.amax(1) > -0.99]
-        self.mean.copy_(rows.mean(0))
-        variance, vectors = torch.linalg.eigh(torch.cov(rows.T))
+        first = second = self.mean.double() * 0
+        number = 0
+        for signal in signals:
+            rows = self._rows(signal[None].double()).flatten(0, -2)
+            rows = rows[rows.amax(1) > -0.99]
+            first, second, number = first + rows.sum(0), second + rows.T @ rows, number + len(rows)
+        mean = first / number
+        weights = self._weights(mean)
+        covariance = (second - number * mean[:, None] * mean) / (number - 1) * weights[:, None] * weights
+        variance, vectors = torch.linalg.eigh(covariance)
         order = torch.arange(len(variance))[-self.latent_channels :].flip(0)
+        self.mean.copy_(mean)
         self.basis.copy_(vectors[:, order])
         self.spread.copy_(variance[order].clamp(min=1e-8) ** 0.25)
 
+    def _rows(self, x: Tensor) -> Tensor:
+        """(B, channels, *S) to the patches (B, *s, folded)."""
+        return fold(x, self.patch).movedim(1, -1)
+
+    def _weights(self, like: Tensor) -> Tensor:
+        """(folded,) the weight of each number of a patch."""
+        one = self.weights.to(like).view(1, -1, *[1] * self.dims)
+        weights: Tensor = fold(one.expand(1, -1, *[self.patch] * self.dims), self.patch).flatten()
+        return weights
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, channels, L) to mean and log variance, each (B, latent_channels, L / patch)."""
-        rows = fold(x, self.patch).movedim(1, -1) - self.mean
+        """(B, channels, *S) to mean and log variance, each (B, latent_channels, *S / patch)."""
+        rows = (self._rows(x) - self.mean) * self._weights(x)
         mean = (rows @ self.basis / self.spread).movedim(-1, 1)
         return mean, torch.full_like(mean, -20)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, latent_channels, L / patch) to (B, channels, L)."""
-        linear = ((z.movedim(1, -1) * self.spread) @ self.basis.T + self.mean).movedim(-1, 1)
-        return unfold(linear + self.leave(self.blocks(self.enter(z))), self.patch)
+        """(B, latent_channels, *S / patch) to (B, channels, *S)."""
+        return self._linear(z) + unfold(self.leave(self.blocks(self.enter(z))), self.patch)
 
-    preview = Autoencoder.preview
+    def _linear(self, z: Tensor) -> Tensor:
+        rows = (z.movedim(1, -1) * self.spread) @ self.basis.T / self._weights(z) + self.mean
+        return unfold(rows.movedim(-1, 1), self.patch)
+
+    def preview(self, z: Tensor) -> Tensor:
+        """(B, latent_channels, *S / patch) to a linear estimate of the signal, *S / patch or *S / 2 in 3D."""
+        if self.dims < 3:
+            return Autoencoder.preview(self, z)  # type: ignore[arg-type]
+        return self._linear(z)[..., ::2, ::2, ::2]
+
     forward = Autoencoder.forward

@@ -97,20 +97,21 @@ class Attention(nn.Module):
 
 
 class FrameBlock(nn.Module):
-    """A wide convolution over time of each channel, then a perceptron at each frame.
+    """A wide convolution over space of each channel, then a perceptron at each position.
 
-    Source: Liu et al. 2022, arXiv 2201.03545 (ConvNeXt), in one dimension.
+    Source: Liu et al. 2022, arXiv 2201.03545 (ConvNeXt), in `dims` dimensions.
     """
 
-    def __init__(self, width: int) -> None:
-        """Takes the number of channels."""
+    def __init__(self, width: int, dims: int = 1) -> None:
+        """Takes the channels and the dimensions of space; the convolution sees 7 places, or 3 a side."""
         super().__init__()
-        self.mix = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        kernel = 7 if dims == 1 else 3
+        self.mix = CONVS[dims](width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.body = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, width, L) to the same."""
-        h: Tensor = self.scale * self.body(self.norm(self.mix(x).transpose(1, 2)))
-        return x + h.transpose(1, 2)
+        """(B, width, *S) to the same."""
+        h: Tensor = self.scale * self.body(self.norm(self.mix(x).movedim(1, -1)))
+        return x + h.movedim(-1, 1)

@@ -10,8 +10,10 @@ import trimesh
 from modalities.image.colour import words
 from modalities.mesh import compose, shapes
 from modalities.mesh.compose import Composer, Drawing, dominant, made_of, moved, tinted, worded
-from modalities.mesh.sample import EXTENT, SHEET, Sampled, Solid, sampled
+from modalities.mesh.grid import CELL, CELLS, shown
+from modalities.mesh.sample import EXTENT, Solid, centred, sampled
 from modalities.mesh.shapes import Shape, called, held_out_colour, held_out_name, load
+from modalities.mesh.surface import Surface
 
 
 def box(size, at=(0, 0, 0), colour=(200, 60, 60)):
@@ -38,8 +40,13 @@ def without(mesh, *axes):
     return made
 
 
-def drawn_of(mesh, queries=3000):
-    return sampled(mesh, np.random.default_rng(3), points=500, queries=queries)
+def asked(mesh, count=3000):
+    """Places in [-1, 1], half of them near the mesh, and whether they are inside it."""
+    rng, made = np.random.default_rng(3), centred(mesh)
+    surface = Surface(made, 0.02)
+    near = rng.choice(surface.points, count // 2) + rng.normal(0, 0.03, (count // 2, 3))
+    places = np.concatenate([near.clip(-1, 1), rng.uniform(-1, 1, (count // 2, 3))])
+    return places, Solid(made).holds(places, surface)[0]
 
 
 def scaled(mesh):
@@ -92,25 +99,25 @@ def test_inside_of_a_chair_of_boxes_is_inside_one_of_its_boxes(turned):
     mesh = chair()
     if turned:  # triangles that look any way at all
         mesh.faces[::3] = mesh.faces[::3, ::-1]
-    drawn = drawn_of(mesh)
+    places, inside = asked(mesh)
     centre, scale = scaled(mesh)
-    places = drawn.queries / scale + centre
+    places = places / scale + centre
     parts = [*((x, 0.5, z, 0.1, 1, 0.1) for x in (-0.45, 0.45) for z in (-0.45, 0.45)),
              (0, 1.05, 0, 1, 0.1, 1), (0, 1.6, -0.45, 1, 1, 0.1)]
     boxes = [np.abs(places - part[:3]) - np.array(part[3:]) / 2 for part in parts]
     distance = np.min([outside.max(1) for outside in boxes], 0)
     clear = np.abs(distance) > 0.004  # 0.2% of its height
-    assert np.mean((distance < 0)[clear] == drawn.inside[clear]) > 0.995
-    assert drawn.inside.sum() > 300
+    assert np.mean((distance < 0)[clear] == inside[clear]) > 0.995
+    assert inside.sum() > 300
 
 
 def test_a_box_without_a_bottom_is_solid_and_a_cup_is_not():
     boxed, cup = without(box((1, 1, 1)), (0, -1, 0)), without(box((1, 1, 1)), (0, 1, 0))
     middle = np.zeros((1, 3))
     for mesh, solid in ((boxed, True), (cup, False)):
-        drawn = drawn_of(mesh)
-        near = np.abs(drawn.queries).max(1) < 0.7
-        assert drawn.inside[near].all() == solid and drawn.inside[near].any() == solid
+        places, inside = asked(mesh)
+        near = np.abs(places).max(1) < 0.7
+        assert inside[near].all() == solid and inside[near].any() == solid
         assert (Solid(mesh).kind(middle)[0] == 0) == solid
 
 
@@ -125,34 +132,14 @@ def test_a_box_without_a_bottom_on_feet_is_solid_too_but_not_a_roof_on_posts():
     assert Solid(roof).kind(np.array([[0.0, 0.2, 0]]))[0] == 1
 
 
-def test_a_sheet_is_as_thick_as_the_thinnest_solid():
-    sheet = trimesh.Trimesh([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], [[0, 2, 1], [0, 3, 2]])
-    drawn = drawn_of(sheet, 12_000)
-    on = np.abs(drawn.queries[:, [0, 2]]).max(1) < 0.85
-    height = np.abs(drawn.queries[:, 1])
-    assert drawn.inside[on & (height < 0.45 * SHEET)].all()
-    assert not drawn.inside[on & (height > 0.55 * SHEET)].any()
-
-
-def test_a_thin_board_grows_to_the_least_thickness_and_a_thick_one_does_not():
-    for thickness, expected in ((0.01, SHEET), (0.06, 0.06)):
-        drawn = drawn_of(box((EXTENT, thickness, EXTENT)), 12_000)
-        on = np.abs(drawn.queries[:, [0, 2]]).max(1) < 0.85
-        height = np.abs(drawn.queries[:, 1])
-        reach = height[on & drawn.inside].max()
-        assert 2 * reach == pytest.approx(expected, abs=0.006)
-
-
 def test_points_lie_on_the_outer_surface_with_outward_normals_and_their_colours():
     inner = box((0.5, 0.5, 0.5), colour=(200, 0, 0))
     mesh = trimesh.util.concatenate([box((1, 1, 1), colour=(10, 200, 30)), inner])
     mesh.invert()
-    drawn = drawn_of(mesh)
+    drawn = sampled(mesh, np.random.default_rng(3), 500)
     assert np.abs(np.abs(drawn.points).max(1) - EXTENT / 2).max() < 1e-5  # none of the shell within
     assert (np.sum(drawn.points * drawn.normals, 1) > 0.89).all()
     assert (drawn.colours == (10, 200, 30)).all()
-    far = np.abs(drawn.queries).max(1) > 0.9
-    assert (drawn.query_colours[far] == (10, 200, 30)).all()
 
 
 def test_a_broken_mesh_is_refused_in_words(tmp_path):
@@ -200,33 +187,29 @@ def test_the_pack_is_read_with_sizes_in_metres_and_materials(pack):
 
 
 def plain(colour, count=400):
-    """A shape of one colour."""
-    rng = np.random.default_rng(0)
-    at = rng.uniform(-0.9, 0.9, (count, 3)).astype(np.float32)
-    colours = np.tile(np.array(colour, np.uint8), (count, 1))
-    return Sampled(at, at, colours, at, np.ones(count, bool), colours)
+    """The colours of a shape of one colour."""
+    return np.tile(np.array(colour, np.uint8), (count, 1))
 
 
 @pytest.mark.parametrize("old", [(225, 50, 50), (150, 150, 150), (30, 30, 34), (250, 250, 250)])
 def test_any_shape_can_be_had_in_any_colour(old):
     for colour in compose.COLOURS:
         made = tinted(plain(old), colour)
-        assert made is not None and dominant(made.colours) == (colour, 1.0)
-        assert (words(made.query_colours) == colour).all()
+        assert made is not None and dominant(made) == (colour, 1.0)
 
 
 def test_only_the_dominant_colour_changes():
-    drawn = plain((225, 50, 50))
-    drawn.colours[:100] = (70, 130, 230)
-    made = tinted(drawn, "green")
-    assert (made.colours[:100] == (70, 130, 230)).all() and (words(made.colours[100:]) == "green").all()
-    assert (drawn.colours[100:] == (225, 50, 50)).all()
+    colours = plain((225, 50, 50))
+    colours[:100] = (70, 130, 230)
+    made = tinted(colours, "green")
+    assert (made[:100] == (70, 130, 230)).all() and (words(made[100:]) == "green").all()
+    assert (colours[100:] == (225, 50, 50)).all()
 
 
 def test_materials_suit_their_names_and_look_like_themselves():
     assert "wood" in compose.materials_of("chair") and compose.materials_of("banana") == []
     for material, answers in (("wood", "brown"), ("gold", "yellow"), ("metal", "gray"), ("stone", "gray")):
-        assert dominant(made_of(plain((225, 50, 50)), material).colours)[0] == answers
+        assert dominant(made_of(plain((225, 50, 50)), material))[0] == answers
 
 
 def test_a_caption_tells_the_name_the_colour_and_the_material():
@@ -240,48 +223,43 @@ def test_a_caption_tells_the_name_the_colour_and_the_material():
 
 
 def test_scenes_show_what_their_captions_tell(pack):
-    composer = Composer(pack, points=1024, queries=256)
+    composer = Composer(pack)
     scenes = [composer.nth(1, number) for number in range(80)]
     assert {scene.name for scene in scenes} == {"chair", "crate", "table", "snowy pine tree"}  # none held out
     told = [scene for scene in scenes if scene.colour]
     assert len({scene.colour for scene in told}) > 4 and any(scene.material for scene in scenes)
     for scene in told:
-        assert dominant(scene.sampled.colours)[0] == scene.colour and scene.colour in scene.caption
+        colours = scene.grid[1:, shown(scene.grid)].T
+        assert dominant(colours)[0] == scene.colour and scene.colour in scene.caption
         assert not held_out_colour(scene.name, scene.colour)
     for scene in scenes:
         assert not (scene.material and held_out_colour(scene.name, scene.material))
-        reach = np.abs(scene.sampled.points).max()  # of 1024 points, which may miss the very edge
-        assert EXTENT / 2 - 0.03 < reach < EXTENT / 2 + 1e-4
-        assert np.abs(scene.sampled.queries).max() <= 1 and len(scene.sampled.queries) == 256
+        inside = np.argwhere(scene.grid[0] > 127)
+        assert np.ptp(inside, axis=0).max() + 1 == pytest.approx(EXTENT / CELL, abs=2)
+        assert inside.min(0) + inside.max(0) == pytest.approx(CELLS - 1, abs=2)
 
 
 def test_a_scene_depends_on_its_seed_and_number_alone(pack, tmp_path):
-    first = Composer(pack, cache=tmp_path, points=64, queries=64).nth(5, 7)
-    compose.pooled.cache_clear()
-    composer = Composer(pack, cache=tmp_path, points=64, queries=64)  # of what the first one kept
+    first = Composer(pack, cache=tmp_path).nth(5, 7)
+    compose.kept.cache_clear()
+    composer = Composer(pack, cache=tmp_path)  # of what the first one kept
     composer.nth(5, 6)
     again, other = composer.nth(5, 7), composer.nth(6, 7)
     assert again.caption == first.caption and list(tmp_path.glob("*.npz"))
-    for key in Sampled.__dataclass_fields__:
-        assert (getattr(again.sampled, key) == getattr(first.sampled, key)).all()
-    assert not np.array_equal(again.sampled.points, other.sampled.points)
+    assert (again.grid == first.grid).all() and (again.grid != other.grid).any()
 
 
-def test_a_turned_and_mirrored_shape_keeps_its_insides_and_normals():
-    drawn = sampled(chair(), np.random.default_rng(0), points=1000, queries=4000)
+def test_a_turned_and_mirrored_shape_keeps_its_normals():
+    drawn = sampled(chair(), np.random.default_rng(0), points=1000)
     way = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]]) @ np.diag([-1.1, 1, 0.9])
-    made = moved(drawn, way, np.random.default_rng(1), 400, 2000)
+    made = moved(drawn, way, np.random.default_rng(1), 400)
     mesh = chair()
     centre, scale = scaled(mesh)
     mesh.vertices = (mesh.vertices - centre) * scale @ way.T
     centre, scale = scaled(mesh)
     mesh.vertices = (mesh.vertices - centre) * scale
-    again = Solid(mesh)
-    kinds = again.kind(made.queries.astype(float))
-    clear = kinds != 2
-    assert np.mean((kinds == 0)[clear] == made.inside[clear]) > 0.99
     assert np.abs(np.linalg.norm(made.normals, axis=1) - 1).max() < 1e-5
-    ahead = again.kind(made.points + 0.03 * made.normals)
+    ahead = Solid(mesh).kind(made.points + 0.03 * made.normals)
     assert np.mean(ahead == 0) < 0.03
 
 
@@ -303,21 +281,16 @@ def test_names_take_the_article_that_they_need(name, said):
     assert compose.article(name, name) == said
 
 
-def test_an_example_is_what_the_surface_network_takes(pack, tmp_path):
-    options = {"points": 64, "queries": 128, "cache": str(tmp_path)}
-    found, caption = Drawing(pack, 1, options)(3)
-    scene = Composer(pack, points=64, queries=128).nth(1, 3)
-    assert found.shape == (10, 192) and found.dtype == np.int16 and caption == scene.caption
-    points, queries = np.split(found / 32767, [64], axis=1)
-    assert np.allclose(points[:3].T, scene.sampled.points, atol=1e-4) and not points[9].any()
-    assert np.allclose(np.linalg.norm(points[3:6], axis=0), 1, atol=1e-3) and not queries[3:6].any()
-    assert ((queries[9] > 0) == scene.sampled.inside).all() and (np.abs(queries[9]) == 1).all()
-    assert np.allclose((queries[6:9].T + 1) * 127.5, scene.sampled.query_colours, atol=0.01)
+def test_an_example_is_the_scene_of_its_number(pack, tmp_path):
+    found, caption = Drawing(pack, 1, {"cache": str(tmp_path)})(3)
+    scene = Composer(pack).nth(1, 3)
+    assert found.shape == (4, CELLS, CELLS, CELLS) and found.dtype == np.uint8
+    assert (found == scene.grid).all() and caption == scene.caption
 
 
 def test_meshes_with_captions_of_one_s_own_are_examples(tmp_path):
     chair().export(tmp_path / "mine.ply")
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "mine.ply", "text": "my chair"}))
-    found, caption = Drawing(tmp_path, 0, {"points": 64, "queries": 128})(5)
-    assert caption == "my chair" and found.shape == (10, 192)
-    assert np.abs(found[:3, :64] / 32767).max() == pytest.approx(EXTENT / 2, abs=0.05)
+    found, caption = Drawing(tmp_path, 0, {})(5)
+    assert caption == "my chair" and found.shape == (4, CELLS, CELLS, CELLS)
+    assert np.ptp(np.argwhere(found[0] > 127), axis=0).max() == pytest.approx(EXTENT / CELL, abs=2)
