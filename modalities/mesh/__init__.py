@@ -153,12 +153,15 @@ class MeshAdapter(Adapter):
         self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any]:
         """(B, 4, R, R, R), inside and colour, to finished meshes of real size."""
-        from modalities.mesh.finish import surface_of
+        from modalities.mesh.finish import safely, surface_of, without_floaters
 
         size, made = _size(request), []
         for i, field in enumerate(decoded.float().numpy()):
             told = dict(settings[i]) if settings else None
-            made.append(_finished(surface_of(field), request, size, told, LOOSE))
+            model = _finished(without_floaters(surface_of(field), LOOSE), request, size, told)
+            for mesh in (model.mesh, *model.levels):
+                safely(mesh)
+            made.append(model)
         return made
 
     def preview(self, small: Tensor) -> list[Any]:
@@ -256,15 +259,13 @@ def restore(path: str | Path) -> dict[str, Any]:
     return restore(Path(path))
 
 
-def _finished(mesh: Any, request: Any, size: float | None, settings: dict[str, Any] | None,
-              floaters: float = 0.005) -> Model:  # fmt: skip
+def _finished(mesh: Any, request: Any, size: float | None, settings: dict[str, Any] | None) -> Model:
     """A mesh as the request wants it finished."""
     from modalities.mesh.finish import detail_levels, finish
     from modalities.mesh.save import Model
 
     texture = int(request.texture)
-    told = (request.triangles, request.height, size, texture, request.watertight)
-    made = finish(mesh, *told, floaters=floaters)
+    made = finish(mesh, request.triangles, request.height, size, texture, request.watertight)
     return Model(made, detail_levels(made, request.levels)[1:], settings, request.metallic, request.roughness,
                  request.side)  # fmt: skip
 

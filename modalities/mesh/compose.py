@@ -6,7 +6,6 @@ decided by a hash of the names, so training and evaluation agree without sharing
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections import Counter
@@ -26,6 +25,7 @@ from modalities.mesh.picture import splat, tokens
 from modalities.mesh.sample import EXTENT, Sampled
 from modalities.mesh.shapes import Shape, held_out_colour, load
 from modalities.packs import read_rows
+from suite.storage import replacing
 
 Array = NDArray[Any]
 MASS = {"armor", "bacon", "bamboo", "bread", "broccoli", "butter", "cheese", "grass", "hay", "lettuce",
@@ -149,7 +149,7 @@ def article(phrase: str, name: str) -> str:
     return phrase if name in MASS or plural(head) else str(SPELL.a(phrase))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # a grid is a megabyte
 def kept(path: Path, cache: Path | None = None) -> Array:
     """The grid of a shape, kept in a folder if one is given."""
     file = cache / path.name if cache else None
@@ -159,9 +159,8 @@ def kept(path: Path, cache: Path | None = None) -> Array:
     grid = gridded(path)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{os.getpid()}.{file.name}")
-        np.savez_compressed(beside, grid=grid)
-        beside.replace(file)
+        with replacing(file) as beside, beside.open("wb") as part:
+            np.savez_compressed(part, grid=grid)
     return grid
 
 
@@ -201,9 +200,8 @@ def dominant(colours: Array) -> tuple[str, float]:
 def tinted(colours: Array, colour: str) -> Array | None:
     """Colours (N, 3) with the dominant one turned into another, or None if they would not answer to that."""
     old, share = dominant(colours)
-    part = words(colours) == old
-    if share < LEAST:  # several colours: all but the darkest of them
-        part = words(colours) != "black"
+    shown_words = words(colours)  # of several colours, all but the darkest are turned
+    part = shown_words == old if share >= LEAST else shown_words != "black"
     made = painted(colours, SWATCHES[colour], part)
     return made if (words(made) == colour).mean() >= LEAST else None
 

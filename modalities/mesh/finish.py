@@ -11,6 +11,7 @@ import fast_simplification
 import manifold3d
 import numpy as np
 import trimesh
+from PIL import Image
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -37,7 +38,6 @@ def finish(
     texture: int = 1024,
     close: bool = True,
     crease: float = 40.0,
-    floaters: float = 0.005,
 ) -> trimesh.Trimesh:
     """All steps: closed, without floaters, decimated, unwrapped, with normals and a texture, placed.
 
@@ -49,10 +49,9 @@ def finish(
         texture: texels of a side, a power of two; 0 leaves colours by face.
         close: make it watertight; else its surface stays as open as it is.
         crease: degrees, from which on an edge is sharp.
-        floaters: as the share of `without_floaters`.
     """
     bare = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    made = decimated(without_floaters(watertight(bare) if close else bare, floaters), triangles)
+    made = decimated(without_floaters(watertight(bare) if close else bare), triangles)
     if texture:
         made = baked(with_normals(unwrapped(made), crease), mesh, texture)
     else:
@@ -86,6 +85,21 @@ def safe(colours: Array) -> Array:
     brightest = colours.max(1, keepdims=True)
     made = colours * np.minimum(1, SAFE[1] / np.maximum(brightest, 1)) + np.maximum(0, SAFE[0] - brightest)
     return np.rint(made).astype(np.uint8)
+
+
+def safely(mesh: trimesh.Trimesh) -> None:
+    """Brings all colours of a mesh into the range of `safe`: what lies between safe ones may be darker."""
+    visual = mesh.visual
+    if isinstance(visual, TextureVisuals):
+        image = visual.material.baseColorTexture
+        texels = np.array(image)
+        texels[..., :3] = safe(texels[..., :3].reshape(-1, 3).astype(float)).reshape(*texels.shape[:2], 3)
+        visual.material.baseColorTexture = Image.fromarray(texels)
+    elif visual.kind is not None:
+        kind = f"{visual.kind}_colors"
+        colours = np.array(getattr(visual, kind))
+        colours[:, :3] = safe(colours[:, :3].astype(float))
+        setattr(visual, kind, colours)
 
 
 def watertight(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

@@ -157,7 +157,7 @@ class Principal(nn.Module):
             "blocks": blocks, **({"dims": dims} if dims > 1 else {}),
             **({"weights": list(weights)} if weights else {})}
         self.patch, self.factor, self.latent_channels, self.dims = patch, patch, latent_channels, dims
-        self.channels, self.weights = channels, torch.tensor(weights or [1.0] * channels)
+        self.weights = torch.tensor(weights or [1.0] * channels)
         folded = channels * patch ** dims
         self.register_buffer("mean", torch.zeros(folded))
         self.register_buffer("basis", torch.eye(folded, latent_channels))

@@ -16,6 +16,7 @@ from modalities.mesh.grid import CELLS, gridded, surface_points
 from modalities.mesh.picture import SIDE, TOKENS, cut, splat, tokens
 from modalities.mesh.read import face_colours, opened
 from modalities.mesh.render import focal, views
+from modalities.mesh.save import closed
 from modalities.mesh.sheet import cloud
 from modalities.mesh.sizes import size_of
 from suite import cli
@@ -82,6 +83,19 @@ def test_the_surface_of_a_field_is_closed_outward_in_place_and_coloured():
 def test_colours_stay_within_what_can_be_lit():
     told = np.array([[0, 0, 0], [255, 255, 255], [255, 51, 0], [10, 4, 0], [120, 90, 30]], float)
     assert safe(told).tolist() == [[32] * 3, [238] * 3, [238, 48, 0], [32, 26, 22], [120, 90, 30]]
+
+
+@pytest.mark.parametrize("texture", ["0", "256"])
+def test_no_colour_of_what_is_drawn_is_too_dark_where_two_dark_ones_meet(texture):
+    dark = field(24)
+    stripes = np.indices(dark.shape[1:]).sum(0) % 3
+    dark[1:] = np.where(stripes == np.arange(3).reshape(3, 1, 1, 1), -0.75, -1.0)  # red, green and blue
+    drawn = torch.from_numpy(dark)[None]
+    (made,) = adapter.finish(drawn, MeshRequest(prompt="a ball", texture=texture, triangles=2000, levels=2))
+    for one in (made.mesh, *made.levels):
+        look = one.visual
+        colours = look.vertex_colors if texture == "0" else np.asarray(look.material.baseColorTexture)
+        assert np.asarray(colours)[..., :3].max(-1).min() >= 32 and closed(one)
 
 
 def test_a_field_with_nothing_inside_still_gives_a_surface_and_one_that_reaches_the_border_is_closed():
