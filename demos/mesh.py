@@ -106,6 +106,6 @@ def tab(model: str = "") -> Desk:
                     "the controls say. No model is asked, and the prompt is only its name."
                 )
                 own = gr.File(label="Mesh to finish", file_types=[*SUFFIXES], height=160)
-            desk.rest(but=("init", "image", "input", "photos", "loop"))
+            desk.rest(but=("init", "image", "input", "photos", "loop", "draco"))  # the viewer reads no Draco
     desk.wire(start, given, None, image=picture, input=own, photos=photos)
     return desk

@@ -75,8 +75,8 @@ def write_audio_models(root, text, width):
 
 
 def write_mesh_models(root, text, width):
-    """A diffusion model `mesh` and the components of its grids, of which 32 stand for 16 cells a side."""
-    grids = {"type": "principal", "channels": 4, "latent_channels": 32, "patch": 16, "width": 8, "blocks": 1}
+    """A diffusion model `mesh` and the components of its grids, of which 32 stand for 8 cells a side."""
+    grids = {"type": "principal", "channels": 4, "latent_channels": 32, "patch": 8, "width": 8, "blocks": 1}
     first = {"kind": "autoencoder", "network": {**grids, "dims": 3}}
     first |= {"scaling_factor": 1.0, "shift_factor": 0.0}
     network = {**UNET, "channels": 32, "dims": 3, "positions": 4, "context_width": width}
@@ -105,7 +105,7 @@ def written(root, medium, models):
             network.decoder[-1].weight.data *= 0.2  # or there would be deafening spectrograms
         if name == "mesh-vae":  # a surface that is nothing but noise would take minutes to finish
             network.leave.weight.data *= 0
-            even = network.basis.unflatten(0, (4, -1)).mean(1).repeat_interleave(16**3, 0)
+            even = network.basis.unflatten(0, (4, -1)).mean(1).repeat_interleave(8**3, 0)
             network.basis.copy_(16**2 * even)
         storage.save(root / name, network, {"modality": medium, **settings})
     return root / medium

@@ -58,6 +58,7 @@ class MeshRequest(Request):
     metallic: float = Field(0.0, ge=0, le=1, description="How metallic.", json_schema_extra=FINE)
     roughness: float = Field(0.9, ge=0, le=1, description="How rough; 0 mirrors.", json_schema_extra=FINE)
     watertight: bool = Field(True, description="Close holes; a solid can be printed and sold.")
+    draco: bool = Field(False, description="Pack the triangles of a GLB by Draco, for pages that read it.")
     levels: int = Field(1, ge=1, le=5, description="Levels of detail, each of a quarter; -lod1, ... beside.")
     sides: int = Field(1, ge=1, le=64, description="Sides that a PNG shows, evenly spaced all around.")
     side: int = Field(
@@ -100,9 +101,12 @@ class MeshAdapter(Adapter):
 
     def check(self, request: Request) -> None:
         """Opens the files and reads the heights; ValueError if one cannot be used."""
+        from modalities.mesh import draco
         from modalities.mesh.picture import opened as picture
         from modalities.mesh.read import opened
 
+        if request.draco and not draco.known():
+            raise ValueError(f"draco is true; {draco.NEEDED}")
         if request.input is not None:
             opened("input", request.input)
         if request.init is not None:

@@ -149,7 +149,7 @@ def article(phrase: str, name: str) -> str:
     return phrase if name in MASS or plural(head) else str(SPELL.a(phrase))
 
 
-@lru_cache(maxsize=1024)  # a grid is a megabyte
+@lru_cache(maxsize=4096)  # a grid is 128 KiB
 def kept(path: Path, cache: Path | None = None) -> Array:
     """The grid of a shape, kept in a folder if one is given."""
     file = cache / path.name if cache else None

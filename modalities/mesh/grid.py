@@ -22,12 +22,12 @@ from modalities.mesh.sample import EXTENT, INSIDE, Solid, centred
 from modalities.mesh.surface import Surface, unit_of
 
 Array = NDArray[Any]
-CELLS = 64  # R
+CELLS = 32  # R
 CELL = 2 / CELLS
 DEEP = 3 * CELL  # how deep is told: what is beyond is all as one
 SHEET = 1.6 * CELL  # the least thickness of what is solid
 NEAR = 0.5  # of DEEP, how near the surface a cell is that has the colour of its own
-FADE = (3.0, 9.0)  # cells from those, over which colours fade to grey
+FADE = (1.5, 4.5)  # cells from those, over which colours fade to grey
 
 
 def gridded(source: str | Path | trimesh.Trimesh) -> Array:

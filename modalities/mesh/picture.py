@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from modalities.image.read import opened as open_picture
-from modalities.mesh.render import FILLED, camera, focal
+from modalities.mesh.render import camera, focal
 
 Array = NDArray[Any]
 SIDE, PATCH = 32, 8  # pixels of the thumbnail and of a token's patch
@@ -80,7 +80,7 @@ def cut(picture: Image.Image) -> Array:
     shown = pixels[..., 3] > 127
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     box = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    side = round(max(box.shape[:2]) / FILLED)
+    side = max(box.shape[:2])  # as far as the points of a splat reach
     square = Image.new("RGBA", (side, side))
     square.paste(Image.fromarray(box), ((side - box.shape[1]) // 2, (side - box.shape[0]) // 2))
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BOX))

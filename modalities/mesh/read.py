@@ -121,6 +121,11 @@ def _file(shown: str, path: Path) -> list[trimesh.Trimesh]:
     try:
         if suffix == ".npz":
             return [_shape(path)]
+        if b"KHR_draco_mesh_compression" in path.read_bytes():
+            from modalities.mesh import draco  # trimesh reads it from here on
+
+            if not draco.known():
+                raise ValueError(f"it is packed by Draco; {draco.NEEDED}")
         return _parts(trimesh.load_scene(path), suffix in (".glb", ".gltf"))
     except Exception as error:  # a parser meets a broken file with any error at all
         why = " ".join(str(error).split())[:120] or type(error).__name__

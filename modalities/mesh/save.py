@@ -164,7 +164,12 @@ def glb(mesh: Trimesh, settings: Mapping[str, Any]) -> bytes:
 
 
 def _glb(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
-    part.write_bytes(glb(mesh, settings))
+    data = glb(mesh, settings)
+    if settings.get("request", {}).get("draco"):
+        from modalities.mesh.draco import packed
+
+        data = packed(data)
+    part.write_bytes(data)
 
 
 def _page(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:

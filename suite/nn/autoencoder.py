@@ -215,9 +215,9 @@ class Principal(nn.Module):
         return unfold(rows.movedim(-1, 1), self.patch)
 
     def preview(self, z: Tensor) -> Tensor:
-        """(B, latent_channels, *S / patch) to a linear estimate of the signal, *S / patch or *S / 2 in 3D."""
+        """(B, latent_channels, *S / patch) to a linear estimate of the signal, *S / patch, in 3D *S."""
         if self.dims < 3:
             return Autoencoder.preview(self, z)  # type: ignore[arg-type]
-        return self._linear(z)[..., ::2, ::2, ::2]
+        return self._linear(z)
 
     forward = Autoencoder.forward

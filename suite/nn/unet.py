@@ -108,7 +108,8 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int = 16, widths: tuple[int, ...] = (160, 320), blocks: int = 2,
                  attention: tuple[bool, ...] = (True, True), context_width: int = 384, patch: int = 1,
-                 positions: int = 16, head: int = 0, dims: int = 2, time: tuple[str, ...] = ()) -> None:
+                 positions: int = 16, head: int = 0, dims: int = 2, time: tuple[str, ...] = (),
+                 gain: bool = False) -> None:
         """Builds it for latents of `channels` channels over `dims` dimensions.
 
         Args:
@@ -124,6 +125,8 @@ class UNet(nn.Module):
                 head of Zheng et al. 2025, arXiv 2510.11690).
             dims: dimensions of space, 1 to 3.
             time: of a network of clips, how each level attends in time: "alone", "joint" or "none".
+            gain: whether each channel also passes by the network, times a factor that the condition sets: the
+                noise in latents of more channels than the first level has does not fit through it.
         """
         super().__init__()
         if not set(time) <= {"alone", "joint", "none"} or len(time) not in (0, len(widths)):
@@ -131,7 +134,7 @@ class UNet(nn.Module):
         self.config: dict[str, Any] = {
             "channels": channels, "widths": list(widths), "blocks": blocks, "attention": list(attention),
             "context_width": context_width, "patch": patch, "positions": positions, "head": head,
-            "dims": dims, **({"time": list(time)} if time else {})}
+            "dims": dims, **({"time": list(time)} if time else {}), **({"gain": True} if gain else {})}
         self.factor, self.patch, self.positions = patch * 2 ** (len(widths) - 1), patch, positions
         folded = channels * patch ** dims
         vector = 2 * widths[0]
@@ -170,10 +173,12 @@ class UNet(nn.Module):
         self.head = Block(dims, 2 * channels, head, vector) if head else None
         self.finish = zeroed(conv(dims, head, channels)) if head else None
         self.moment = zeroed(nn.Linear(2 * TURNS + 1, vector)) if time else None
+        self.gain = zeroed(nn.Linear(vector, channels)) if gain else None
 
     def grown(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a network of pictures, and those of time as they are here: clips of equal frames."""
-        own = {k: v for k, v in self.state_dict().items() if ".in_time." in k or k.startswith("moment.")}
+        """Weights of a network without time or gain, and those as they are here: clips of equal frames."""
+        new = ("moment.", "gain.")
+        own = {k: v for k, v in self.state_dict().items() if ".in_time." in k or k.startswith(new)}
         return {**own, **state}
 
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
@@ -217,10 +222,11 @@ class UNet(nn.Module):
             for stage in stages:
                 x = stage(torch.cat([x, skips.pop()], dim=1), vector, tokens, mask, frames)
         x = unfold(self.leave(x), self.patch)
-        if self.head is None or self.finish is None:
-            return x
-        corrected: Tensor = x + self.finish(F.silu(self.head(torch.cat([given, x], dim=1), vector)))
-        return corrected
+        if self.head is not None and self.finish is not None:
+            x = x + self.finish(F.silu(self.head(torch.cat([given, x], dim=1), vector)))
+        if self.gain is not None:
+            x = x + self.gain(vector).view(*given.shape[:2], *[1] * (given.dim() - 2)) * given
+        return x
 
 
 def place(x: Tensor, period: int) -> list[Tensor]:

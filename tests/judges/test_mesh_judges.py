@@ -2,22 +2,26 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
+from pytest import approx
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from trimesh.visual import TextureVisuals
 
 from modalities.mesh import save as saving
 from modalities.mesh.finish import finish, surface_of
 from modalities.mesh.measure import faults_gltf, faults_usd
-from modalities.mesh.read import material
+from modalities.mesh.read import colours_at, linear, material, opened
 from modalities.mesh.save import save
 from tests.judges.conftest import LONG
 
@@ -65,6 +69,11 @@ def finished():
     return finish(surface_of(np.concatenate([field[None], places]).astype(np.float32)), 6_000, texture=512)
 
 
+def middles(count):
+    """The middle of each triangle, as `colours_at` wants it."""
+    return np.arange(count), np.full((count, 3), 1 / 3)
+
+
 MESHES = {"finished": finished, "coloured": coloured, "textured": textured, "large": large}
 
 
@@ -83,6 +92,51 @@ def test_khronos_validator_and_auditor_find_what_is_wrong(tmp_path):
     if found is None:
         pytest.skip("node, or gltf-validator and gltf-asset-auditor in SUITE_NODE_MODULES, are not there")
     assert found[0]
+
+
+READ = """
+import {createRequire} from "module"; import {pathToFileURL} from "url"; import fs from "fs";
+const [modules, path] = process.argv.slice(1), need = createRequire(modules + "/");
+const {NodeIO} = need("@gltf-transform/core"), {KHRDracoMeshCompression} = need("@gltf-transform/extensions");
+const decoder = await need("draco3dgltf").createDecoderModule();
+const io = new NodeIO().registerExtensions([KHRDracoMeshCompression])
+    .registerDependencies({"draco3d.decoder": decoder});
+const document = await io.readBinary(new Uint8Array(fs.readFileSync(path)));
+const primitive = document.getRoot().listMeshes()[0].listPrimitives()[0], found = {};
+for (const name of primitive.listSemantics()) found[name] = [...primitive.getAttribute(name).getArray()];
+found.indices = [...primitive.getIndices().getArray()];
+found.extras = document.getRoot().getAsset().extras;
+found.texture = document.getRoot().listTextures().map(each => each.getImage().length);
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_google_s_decoder_reads_what_draco_packed(tmp_path, name):
+    pytest.importorskip("DracoPy")
+    modules = Path(os.environ.get("SUITE_NODE_MODULES", "node_modules")).absolute()
+    if not (modules / "draco3dgltf").is_dir():
+        pytest.skip("node, or @gltf-transform and draco3dgltf in SUITE_NODE_MODULES, are not there")
+    settings = {**SETTINGS, "request": {**SETTINGS["request"], "draco": True}}
+    save(MESHES[name](), tmp_path / "plain.glb", SETTINGS)
+    save(MESHES[name](), tmp_path / "packed.glb", settings)
+    command = ["node", "--input-type=module", "-e", READ, "--", modules, tmp_path / "packed.glb"]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    plain = trimesh.load_mesh(tmp_path / "plain.glb", process=False)
+    corners = np.array(found["POSITION"]).reshape(-1, 3)[found["indices"]].reshape(-1, 3, 3)
+    assert corners.mean((0, 1)) == approx(plain.triangles.mean((0, 1)), abs=1e-4)
+    near = cKDTree(plain.triangles.mean(1)).query(corners.mean(1))[0]
+    assert near.max() < 2e-4 * plain.extents.max() and len(corners) > 0.99 * len(plain.faces)
+    assert found["extras"][saving.KEY] == settings
+    if "COLOR_0" in found:
+        colours = np.array(found["COLOR_0"]).reshape(-1, 4)[found["indices"]][:, :3].mean(0)
+        light = linear(colours_at(opened("mesh", str(tmp_path / "plain.glb")), *middles(len(plain.faces))))
+        assert colours / 65535 == approx(light.mean(0), abs=0.02)
+    else:
+        uv = np.array(found["TEXCOORD_0"]).reshape(-1, 2)[found["indices"]].reshape(-1, 3, 2).mean(1)
+        beside = cKDTree(plain.triangles.mean(1)).query(corners.mean(1))[1]
+        told = plain.visual.uv[plain.faces[beside]].mean(1) * [1, -1] + [0, 1]
+        assert np.abs(uv - told).max() < 1e-4 and found["texture"][0] > 1000
 
 
 @pytest.mark.parametrize("name", MESHES)

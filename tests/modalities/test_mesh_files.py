@@ -12,9 +12,10 @@ import pytest
 import trimesh
 from PIL import Image
 from pytest import approx
-from trimesh.visual import TextureVisuals
+from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from modalities.mesh import MeshRequest, adapter
 from modalities.mesh import save as saving
 from modalities.mesh.page import VIEWER
 from modalities.mesh.read import linear, material, opened
@@ -304,6 +305,33 @@ def test_usdz_says_metres_and_up_and_needs_usd_core(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="needs usd-core: pip install"):
         save(crate(), tmp_path / "b.usdz", {})
     assert [path.name for path in tmp_path.iterdir()] == ["a.usdz"]
+
+
+@pytest.mark.parametrize("look", ["texture", "colours"])
+def test_a_glb_packed_by_draco_is_small_and_is_read_as_before(tmp_path, monkeypatch, look):
+    pytest.importorskip("DracoPy")
+    mesh = trimesh.creation.icosphere(subdivisions=4)
+    if look == "texture":
+        picture = Image.radial_gradient("L").convert("RGB")
+        mesh.visual = TextureVisuals(mesh.vertices[:, :2] / 2 + 0.5, material=material(picture))
+    else:
+        mesh.visual = ColorVisuals(mesh, vertex_colors=np.rint(mesh.vertices * 100 + 128).astype(np.uint8))
+    settings = {**SETTINGS, "request": {**ASKED, "draco": True}}
+    save(mesh, tmp_path / "plain.glb", SETTINGS)
+    save(mesh, tmp_path / "packed.glb", settings)
+    assert (tmp_path / "packed.glb").stat().st_size < 0.3 * (tmp_path / "plain.glb").stat().st_size
+    assert restore(tmp_path / "packed.glb") == settings["request"]
+    plain, packed = (opened("mesh", tmp_path / f"{name}.glb") for name in ("plain", "packed"))
+    assert packed.bounds == approx(plain.bounds, abs=1e-4) and packed.volume == approx(plain.volume, rel=1e-3)
+    pictures = [render(each, 64, 64, 30, 20).astype(int) for each in (plain, packed)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1
+    monkeypatch.setitem(sys.modules, "DracoPy", None)
+    with pytest.raises(ValueError, match=r"packed by Draco; that takes DracoPy \(pip install"):
+        opened("mesh", tmp_path / "packed.glb")
+    with pytest.raises(ImportError, match="is to be packed by Draco; that takes DracoPy"):
+        save(mesh, tmp_path / "again.glb", settings)
+    with pytest.raises(ValueError, match="draco is true; that takes DracoPy"):
+        adapter.check(MeshRequest(prompt="a chair", draco=True))
 
 
 def test_a_palette_gives_every_face_its_colour():

@@ -64,21 +64,23 @@ def test_what_is_thin_is_as_thick_as_the_least_and_has_no_hole(thickness):
 def test_what_is_thick_stays_as_it_is():
     made = surface_of(gridded(trimesh.creation.box((EXTENT, 0.3, 0.6))) / 127.5 - 1)
     assert made.extents == pytest.approx([EXTENT, 0.3, 0.6], abs=0.5 * CELL)
-    assert made.volume == pytest.approx(EXTENT * 0.3 * 0.6, rel=0.03)
+    assert made.volume == pytest.approx(EXTENT * 0.3 * 0.6, rel=0.05)
 
 
 def test_points_of_a_grid_lie_on_the_surface_with_outward_normals():
     points, normals, colours = surface_points(gridded(ball()))
     assert np.linalg.norm(points, axis=1) == pytest.approx(EXTENT / 2, abs=0.1 * CELL)
-    assert np.sum(normals * points, 1).min() > 0.98 * EXTENT / 2 and len(points) > 5000
+    assert np.sum(normals * points, 1).min() > 0.98 * EXTENT / 2 and len(points) > 1200
     assert (colours[points[:, 0] < -0.1] == RED).all()
 
 
 def test_colours_reach_into_the_cells_around_and_fade_where_they_are_far():
     grid = filled(gridded(ball()))
     assert (grid[0] == gridded(ball())[0]).all()
-    assert np.abs(grid[1:, 5, 32, 32].astype(int) - RED).max() < 2  # 3 cells from the surface
-    assert (grid[1:, 32, 32, 32] == 128).all() and (grid[1:, 0, 0, 0] == 128).all()
+    middle = CELLS // 2
+    edge = round((1 - EXTENT / 2) / CELL)
+    assert np.abs(grid[1:, edge + 1, middle, middle].astype(int) - RED).max() < 2  # two cells inside
+    assert (grid[1:, middle, middle, middle] == 128).all() and (grid[1:, 0, 0, 0] == 128).all()
 
 
 @pytest.mark.parametrize("way", [np.diag([-1.1, 0.9, 1.0]), np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])])

@@ -19,6 +19,10 @@ DENOISERS = {
         "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
         "patch": 2, "head": 16,
     },
+    "unet, gain": {
+        "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [False, True], "context_width": 8,
+        "gain": True,
+    },
     "unet, clips": {
         "channels": 3, "widths": [16, 24], "blocks": 1, "attention": [True, True], "context_width": 8,
         "time": ["alone", "joint"],
@@ -213,6 +217,18 @@ def test_a_head_starts_as_nothing_and_sees_finer_than_the_patches():
     assert torch.equal(head(*inputs), plain(*inputs))
     torch.nn.init.ones_(head.finish.weight)
     assert not torch.allclose(head(*inputs), plain(*inputs), atol=1e-3)
+
+
+def test_with_a_gain_each_channel_passes_by_the_network_as_the_noise_level_sets():
+    network, (x, timestep, *rest) = made("unet, gain", 2, perturbed=False), asked("unet", 2)
+    without = {key: value for key, value in network.state_dict().items() if "gain." not in key}
+    network.load_state_dict(network.grown(without))
+    with torch.no_grad():
+        assert network(x, timestep, *rest).abs().max() == 0  # as all that is zero at first
+        network.gain.weight.normal_(generator=torch.Generator().manual_seed(4))
+        factors = network(x, timestep, *rest) / x
+        assert (factors.std((2, 3)) < 1e-4).all() and factors.mean((2, 3)).std(1).min() > 1e-2
+        assert not torch.allclose(factors, network(x, timestep / 2, *rest) / x)
 
 
 def test_an_autoencoder_of_unequal_stages_is_refused():
