@@ -67,7 +67,7 @@ def values(desk, told):
 
 def test_every_field_of_the_request_is_a_widget_but_files_and_what_a_mesh_cannot_do(desk):
     known = controls(MeshRequest)
-    assert set(known) - set(desk.fields) == {"init", "image", "input", "photos", "loop"}
+    assert set(known) - set(desk.fields) == {"init", "image", "input", "photos", "loop", "draco"}
     assert set(desk.others) == {"image", "input", "photos"}
     assert [value for _, value in desk.fields["texture"].choices] == list(known["texture"].choices)
     assert desk.fields["num_inference_steps"].value == 3 and desk.fields["height"].value is None
