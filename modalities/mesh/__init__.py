@@ -101,12 +101,12 @@ class MeshAdapter(Adapter):
 
     def check(self, request: Request) -> None:
         """Opens the files and reads the heights; ValueError if one cannot be used."""
-        from modalities.mesh import draco
+        from modalities.mesh.glb import NEEDED, known
         from modalities.mesh.picture import opened as picture
         from modalities.mesh.read import opened
 
-        if request.draco and not draco.known():
-            raise ValueError(f"draco is true; {draco.NEEDED}")
+        if request.draco and not known():
+            raise ValueError(f"draco is true; {NEEDED}")
         if request.input is not None:
             opened("input", request.input)
         if request.init is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +189,7 @@ def evaluate(draw: Draw, namer: Namer, count: int, seed: int, sheet: Path | None
             whole.append(closed(made.mesh))
             triangles.append(len(made.mesh.faces))
             made.save(Path(folder, f"{i:04}.glb"))
-            if i < FEW:
+            if i < FEW and find_spec("pxr"):
                 made.save(Path(folder, f"{i:04}.usdz"))
             if sheet:
                 pictures.append(made.picture())

@@ -17,6 +17,8 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import Material, PBRMaterial
 
+from modalities.mesh.glb import NAME, NEEDED, known
+
 Array = NDArray[Any]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", ".npz")
 MOST = 2_000_000  # triangles
@@ -121,11 +123,8 @@ def _file(shown: str, path: Path) -> list[trimesh.Trimesh]:
     try:
         if suffix == ".npz":
             return [_shape(path)]
-        if b"KHR_draco_mesh_compression" in path.read_bytes():
-            from modalities.mesh import draco  # trimesh reads it from here on
-
-            if not draco.known():
-                raise ValueError(f"it is packed by Draco; {draco.NEEDED}")
+        if NAME.encode() in path.read_bytes() and not known():
+            raise ValueError(f"it is packed by Draco; {NEEDED}")
         return _parts(trimesh.load_scene(path), suffix in (".glb", ".gltf"))
     except Exception as error:  # a parser meets a broken file with any error at all
         why = " ".join(str(error).split())[:120] or type(error).__name__
@@ -150,7 +149,8 @@ def _parts(scene: trimesh.Scene, is_gltf: bool = False) -> list[trimesh.Trimesh]
         elif visual.kind == "vertex":
             colours = visual.vertex_colors
         if colours is not None:
-            full = np.iinfo(colours.dtype).max if colours.dtype.kind == "u" else 1
+            kind = np.uint16 if colours.dtype == np.uint32 else colours.dtype  # DracoPy makes 16 bits 32
+            full = np.iinfo(kind).max if colours.dtype.kind == "u" else 1
             part.visual = ColorVisuals(part, vertex_colors=encoded(colours[:, :3] / full * factor))
     return [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
 

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import re
-import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from modalities.image.save import KEY
+from modalities.mesh.glb import chunks, packed
 from modalities.mesh.page import GLB, page
 from modalities.mesh.read import face_colours, linear, material
 from modalities.mesh.render import shaded, thumbnail, turntable, views
@@ -165,11 +165,7 @@ def glb(mesh: Trimesh, settings: Mapping[str, Any]) -> bytes:
 
 def _glb(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
     data = glb(mesh, settings)
-    if settings.get("request", {}).get("draco"):
-        from modalities.mesh.draco import packed
-
-        data = packed(data)
-    part.write_bytes(data)
+    part.write_bytes(packed(data) if settings.get("request", {}).get("draco") else data)
 
 
 def _page(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> None:
@@ -265,10 +261,10 @@ def _usdz(mesh: Trimesh, part: Path, settings: Mapping[str, Any], side: int) -> 
         look.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", Sdf.ValueTypeNames.Token))
         UsdShade.MaterialBindingAPI.Apply(shape.GetPrim()).Bind(look)
         stage.Save()
-        packed = Path(folder, "model.usdz")
-        if not UsdUtils.CreateNewARKitUsdzPackage(Sdf.AssetPath(f"{folder}/model.usdc"), str(packed)):
+        package = Path(folder, "model.usdz")
+        if not UsdUtils.CreateNewARKitUsdzPackage(Sdf.AssetPath(f"{folder}/model.usdc"), str(package)):
             raise ValueError("usd-core could not pack the mesh as .usdz; save it as .glb")
-        part.write_bytes(packed.read_bytes())
+        part.write_bytes(package.read_bytes())
 
 
 def _turn(mesh: Trimesh, side: int, ending: str) -> Clip:
@@ -350,7 +346,4 @@ def _settings(path: Path) -> Any:
         if found is None:
             return None
         data = base64.b64decode(found[1])
-    length, kind = struct.unpack("<I4s", data[12:20])
-    if kind != b"JSON":
-        raise ValueError("its first chunk is no JSON")
-    return json.loads(data[20 : 20 + length])["asset"].get("extras", {}).get(KEY)
+    return chunks(data)[0]["asset"].get("extras", {}).get(KEY)

@@ -69,11 +69,6 @@ def finished():
     return finish(surface_of(np.concatenate([field[None], places]).astype(np.float32)), 6_000, texture=512)
 
 
-def middles(count):
-    """The middle of each triangle, as `colours_at` wants it."""
-    return np.arange(count), np.full((count, 3), 1 / 3)
-
-
 MESHES = {"finished": finished, "coloured": coloured, "textured": textured, "large": large}
 
 
@@ -95,7 +90,7 @@ def test_khronos_validator_and_auditor_find_what_is_wrong(tmp_path):
 
 
 READ = """
-import {createRequire} from "module"; import {pathToFileURL} from "url"; import fs from "fs";
+import {createRequire} from "module"; import fs from "fs";
 const [modules, path] = process.argv.slice(1), need = createRequire(modules + "/");
 const {NodeIO} = need("@gltf-transform/core"), {KHRDracoMeshCompression} = need("@gltf-transform/extensions");
 const decoder = await need("draco3dgltf").createDecoderModule();
@@ -125,16 +120,17 @@ def test_google_s_decoder_reads_what_draco_packed(tmp_path, name):
     plain = trimesh.load_mesh(tmp_path / "plain.glb", process=False)
     corners = np.array(found["POSITION"]).reshape(-1, 3)[found["indices"]].reshape(-1, 3, 3)
     assert corners.mean((0, 1)) == approx(plain.triangles.mean((0, 1)), abs=1e-4)
-    near = cKDTree(plain.triangles.mean(1)).query(corners.mean(1))[0]
+    near, beside = cKDTree(plain.triangles.mean(1)).query(corners.mean(1))
     assert near.max() < 2e-4 * plain.extents.max() and len(corners) > 0.99 * len(plain.faces)
     assert found["extras"][saving.KEY] == settings
     if "COLOR_0" in found:
-        colours = np.array(found["COLOR_0"]).reshape(-1, 4)[found["indices"]][:, :3].mean(0)
-        light = linear(colours_at(opened("mesh", str(tmp_path / "plain.glb")), *middles(len(plain.faces))))
-        assert colours / 65535 == approx(light.mean(0), abs=0.02)
+        colours = np.array(found["COLOR_0"]).reshape(-1, 4)[found["indices"]][:, :3].reshape(-1, 3, 3).mean(1)
+        middles = np.full((len(plain.faces), 3), 1 / 3)
+        shown = colours_at(opened("mesh", tmp_path / "plain.glb"), np.arange(len(middles)), middles)
+        far = np.abs(colours / 65535 - linear(shown)[beside]).max(1)
+        assert np.quantile(far, 0.99) < 0.01  # of triangles without area, several have one middle
     else:
         uv = np.array(found["TEXCOORD_0"]).reshape(-1, 2)[found["indices"]].reshape(-1, 3, 2).mean(1)
-        beside = cKDTree(plain.triangles.mean(1)).query(corners.mean(1))[1]
         told = plain.visual.uv[plain.faces[beside]].mean(1) * [1, -1] + [0, 1]
         assert np.abs(uv - told).max() < 1e-4 and found["texture"][0] > 1000
 
