@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["MeshRequest", "adapter", "finished", "load", "restore"]
 
 METRES = 1.0  # the largest extent of what has no known size
-LOOSE = 0.03  # of what a model draws: parts smaller than that, and as far from the rest, are none of it
+BOLD = 0.3  # what is added to a drawn depth, in its units: a mean of legs here and there is below 0 at both
+LOOSE = 0.05  # of what a model draws: parts smaller than that, and as far from the rest, are none of it
 
 
 class MeshRequest(Request):
@@ -132,12 +133,7 @@ class MeshAdapter(Adapter):
         x = torch.from_numpy(filled(gridded(request.init)))[None].float() / 127.5 - 1
         if not request.mask:
             return x, None
-        height = torch.arange(x.shape[3]) + 0.5
-        thing = height[(x[0, 0] > 0).any(2).any(0)]
-        low, high = (thing.min() - 0.5, thing.max() + 0.5) if len(thing) else (0.0, float(x.shape[3]))
-        share = (height - low) / (high - low)
-        draw = torch.stack([(share >= start) & (share <= stop) for start, stop in _heights(request)]).any(0)
-        return x, draw.float().view(1, 1, 1, -1, 1).expand(x[:, :1].shape)
+        return x, _redrawn(request, x[0, 0]).expand(x[:, :1].shape)
 
     def beside(self, request: Request) -> Tensor | None:
         """The picture's tokens (1, L, D)."""
@@ -157,11 +153,16 @@ class MeshAdapter(Adapter):
         self, decoded: Tensor, request: Request, settings: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any]:
         """(B, 4, R, R, R), inside and colour, to finished meshes of real size."""
+        import torch
+
         from modalities.mesh.finish import safely, surface_of, without_floaters
 
         size, made = _size(request), []
-        for i, field in enumerate(decoded.float().numpy()):
+        for i, field in enumerate(decoded.float()):
             told = dict(settings[i]) if settings else None
+            share = request.strength if request.init else 1.0
+            bold = BOLD * share * (_redrawn(request, field[0]) if request.mask else 1)
+            field = torch.cat([field[:1] + bold, field[1:]]).numpy()
             model = _finished(without_floaters(surface_of(field), LOOSE), request, size, told)
             for mesh in (model.mesh, *model.levels):
                 safely(mesh)
@@ -281,6 +282,18 @@ def _size(request: Any) -> float | None:
     if request.size is not None or request.height is not None:
         return request.size
     return size_of(request.prompt) or METRES
+
+
+def _redrawn(request: Request, depth: Tensor) -> Tensor:
+    """(1, R, 1) of a grid's depth (R, R, R), 1 at the heights of the thing that are redrawn."""
+    import torch
+
+    height = torch.arange(depth.shape[1]) + 0.5
+    thing = height[(depth > 0).any(2).any(0)]
+    low, high = (thing.min() - 0.5, thing.max() + 0.5) if len(thing) else (0.0, float(depth.shape[1]))
+    share = (height - low) / (high - low)
+    draw = torch.stack([(share >= start) & (share <= stop) for start, stop in _heights(request)]).any(0)
+    return draw.float().view(1, -1, 1)
 
 
 def _heights(request: Request) -> list[tuple[float, float]]:

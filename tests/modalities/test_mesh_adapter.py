@@ -112,8 +112,8 @@ def test_a_field_with_nothing_inside_still_gives_a_surface_and_one_that_reaches_
 def test_what_a_model_draws_beside_the_thing_is_taken_away_and_what_is_given_stays(tmp_path):
     at = np.stack(np.meshgrid(*[(np.arange(48) + 0.5) / 24 - 1] * 3, indexing="ij"))
     ball = 0.5 - np.linalg.norm(at, axis=0)
-    speck = 0.12 - np.linalg.norm(at - np.array([0.8, 0.8, 0.8]).reshape(3, 1, 1, 1), axis=0)  # 5% of it
-    smaller = 0.07 - np.linalg.norm(at - np.array([-0.8, 0.8, 0.8]).reshape(3, 1, 1, 1), axis=0)  # 1.9%
+    speck = 0.12 - np.linalg.norm(at - np.array([0.8, 0.8, 0.8]).reshape(3, 1, 1, 1), axis=0)  # 8% of it
+    smaller = 0.07 - np.linalg.norm(at - np.array([-0.8, 0.8, 0.8]).reshape(3, 1, 1, 1), axis=0)  # 3.6%
     drawn = torch.from_numpy(np.stack([10 * np.maximum(np.maximum(ball, speck), smaller), *at]))[None]
     (made,) = adapter.finish(drawn, MeshRequest(prompt="a thing", **SMALL))
     assert len(trimesh.Trimesh(made.mesh.vertices, made.mesh.faces).split()) == 2
@@ -122,6 +122,27 @@ def test_what_a_model_draws_beside_the_thing_is_taken_away_and_what_is_given_sta
     trimesh.util.concatenate(both).export(tmp_path / "both.ply")
     kept = mesh.finished(MeshRequest(input=str(tmp_path / "both.ply"), **SMALL)).mesh
     assert len(trimesh.Trimesh(kept.vertices, kept.faces).split()) == 2
+
+
+def test_a_leg_that_is_drawn_faintly_holds_what_it_carries():
+    at = np.stack(np.meshgrid(*[(np.arange(CELLS) + 0.5) * 2 / CELLS - 1] * 3, indexing="ij"))
+    top, foot = (0.25 - np.linalg.norm(at - np.reshape((0, y, 0), (3, 1, 1, 1)), axis=0) for y in (0.6, -0.6))
+    leg = np.where((abs(at[1]) < 0.6) & (np.hypot(at[0], at[2]) < 0.1), -0.2, -1.0)  # nowhere above 0
+    drawn = np.stack([np.maximum(np.maximum(top, foot) / 0.1875, leg).clip(-1, 1), *at])
+    (made,) = adapter.finish(torch.from_numpy(drawn)[None], MeshRequest(prompt="a table", **SMALL))
+    assert len(surface_of(drawn).split()) == 2
+    assert len(trimesh.Trimesh(made.mesh.vertices, made.mesh.faces).split()) == 1 and closed(made.mesh)
+
+
+def test_what_is_kept_of_a_mesh_to_start_from_becomes_no_thicker(post):
+    def made(**more):
+        asked = MeshRequest(prompt="a post", init=post, size=1.75, triangles=5000, texture="0", **more)
+        return adapter.finish(adapter.read(asked, ())[0], asked)[0].mesh
+
+    thin, thick, upper = made(strength=0.01), made(strength=1.0), made(strength=1.0, mask="0.5-1")
+    assert thin.extents[0] + 0.05 < thick.extents[0]
+    low, high = (upper.vertices[part, 0] for part in (upper.vertices[:, 1] < 0.8, upper.vertices[:, 1] > 1.0))
+    assert np.ptp(low) == pytest.approx(thin.extents[0], abs=0.02) and np.ptp(high) > np.ptp(low) + 0.05
 
 
 def test_a_prompt_becomes_a_closed_mesh_of_the_size_such_things_have(pipe, tmp_path):
