@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FloatingPointError, MemoryError, OSError, ImportError) as error:
         return _say(str(error), 1)
     except KeyboardInterrupt:
-        more = "; the same command goes on" if args[:1] == ["train"] else ""
+        more = "; the same command goes on" if args[:1] in (["train"], ["distill"]) else ""
         return _say(f"cancelled{more}", 130)
 
 
@@ -64,15 +64,15 @@ def _run(args: list[str]) -> int:
         return apps[command].load()(rest) or 0
     if command == "bench":
         return import_module("suite.bench").main(rest) or 0
-    if command in ("train", "eval"):
+    if command in ("train", "distill", "eval"):
         usage = f"suite {command} {'|'.join(media.names())} [options]; options with --help"
         if rest[:1] in (["-h"], ["--help"]):
             print(usage)
             return 0
         if not rest or rest[0] not in media.names():
             raise ValueError(f"say what to {command}: {usage}")
-        if command == "train":
-            return import_module("suite.train").main(rest[0], rest[1:]) or 0
+        if command != "eval":
+            return import_module("suite.train").main(rest[0], rest[1:], command) or 0
         return media.find(rest[0]).judge(rest[1:]) or 0
 
     parser = Parser(prog="suite", description="Draws what a prompt says, offline, on a CPU or a GPU.")
@@ -89,6 +89,7 @@ def _run(args: list[str]) -> int:
     inspect = commands.add_parser("inspect", help="print the settings a saved file carries")
     inspect.add_argument("file", type=Path)
     for name, does in (("train", "train a model: suite train image --data DIR --out DIR"),
+                       ("distill", "teach a model to draw in 1, 2 or 4 steps: suite distill image ..."),
                        ("eval", "judge a model: suite eval image"), ("bench", "measure speed and memory"),
                        *((name, "open the app in the browser") for name in apps)):  # fmt: skip
         commands.add_parser(name, help=does)

@@ -9,8 +9,10 @@ appendix D; flow, Lipman et al. 2023, arXiv 2210.02747.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +21,12 @@ from suite.paths import VE
 from suite.schedules import Schedule
 from suite.text import Conditioning
 
+FEW = (1, 2, 4)  # steps that a network which reads strides has learned
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow", "edm")
 _FADED = 2**-12  # alpha at which diffusers holds a zero terminal SNR; nearer to 0, eps says nothing of x0
 _TINY = 1e-6
 
-Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Network = Callable[..., Tensor]
 
 
 class Denoiser:
@@ -33,7 +36,8 @@ class Denoiser:
         """Takes a network and what it was trained on.
 
         Args:
-            network: (x (B, C, *S), timestep (B,), context (B, L, D), mask (B, L)) to (B, C, *S).
+            network: (x (B, C, *S), timestep (B,), context (B, L, D), mask (B, L)) to (B, C, *S); perhaps
+                also a stride (B,), in timesteps.
             schedule: path and levels of its training.
             prediction: what it gives: `epsilon` eps, `v_prediction` a eps - s x0 with a, s = alpha, sigma
                 over their norm, `sample` x0, `flow` eps - x0, `edm` the F of Karras et al. for data of unit
@@ -42,6 +46,13 @@ class Denoiser:
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction is {prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
         self.network, self.schedule, self.prediction = network, schedule, prediction
+        self.ends: Mapping[float, float] = {}
+
+    def striding(self, grid: Sequence[float]) -> Denoiser:
+        """The same, whose estimate at each level of a grid leads to the next one by Euler's step."""
+        made = copy.copy(self)
+        made.ends = dict(pairwise(grid))
+        return made
 
     def coefficients(self, sigma: float) -> tuple[float, float, float, float]:
         """c_in, c_skip, c_out and the timestep at a level; finite on the whole path, both ends included."""
@@ -60,13 +71,17 @@ class Denoiser:
         timestep = math.log(max(sigma, _TINY) / max(alpha, _TINY)) / 4
         return 1 / norm, alpha / norm**2, sigma / norm, timestep
 
-    def __call__(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> Tensor:
+    def __call__(
+        self, x: Tensor, sigma: float | Tensor, cond: Conditioning, until: Tensor | None = None
+    ) -> Tensor:
         """Estimates the clean signal.
 
         Args:
             x: (B, C, *S), the state on the schedule's path.
             sigma: its level, for all or (B,).
             cond: B rows, or one for all.
+            until: (B,), of a network that reads strides, the levels to which its estimates are to lead;
+                where it is None, those of the grid, or the tangent.
 
         Returns: (B, C, *S) float32.
         """
@@ -90,7 +105,13 @@ class Denoiser:
         tokens, mask = cond.tokens.to(x.device, dtype), cond.mask.to(x.device)
         if rows != batch:
             tokens, mask = tokens.expand(batch, -1, -1), mask.expand(batch, -1)
-        predicted = self.network(_times(c_in, x).to(dtype), timesteps, tokens, mask).float()
+        if until is None and not isinstance(sigma, Tensor) and sigma in self.ends:
+            until = torch.full((batch,), self.ends[sigma])
+        strides = []
+        if until is not None:
+            ends = [self.schedule.timestep(level) for level in until.tolist()]
+            strides = [timesteps - torch.tensor(ends, dtype=torch.float32, device=x.device)]
+        predicted = self.network(_times(c_in, x).to(dtype), timesteps, tokens, mask, *strides).float()
         if isinstance(c_out, Tensor):
             return _times(c_skip, x) + c_out * predicted
         return torch.add(_times(c_skip, x), predicted, alpha=c_out)

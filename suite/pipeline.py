@@ -19,7 +19,7 @@ from suite import adapter as adapters
 from suite import device as devices
 from suite import drive, middleware, samplers, storage
 from suite.adapter import Adapter
-from suite.denoiser import Denoiser
+from suite.denoiser import FEW, Denoiser
 from suite.guidance import guided
 from suite.latent import (
     AutoencoderLatent,
@@ -188,7 +188,7 @@ class Pipeline:
         for number, batch in enumerate(batches):
             sampler = self._sampler(request, top, grid, shape, batch, original, small)
             denoise = guided(
-                self.denoiser,
+                self.denoiser.striding(grid) if self._strides(request) else self.denoiser,
                 cond,
                 uncond,
                 request.guidance_scale,
@@ -213,6 +213,13 @@ class Pipeline:
             of = settings[len(items) : len(items) + len(batch)]
             items += self.adapter.finish(decoded.cpu(), request, of)
         return Result(items, settings, request, self.adapter.plural, time.monotonic() - started)
+
+    def _strides(self, request: Request) -> bool:
+        """Whether each step is one that the network has learned to take at once."""
+        learned: Any = getattr(self.network, "config", {})
+        return bool(learned.get("stride")) and request.sampler == "euler" and (
+            request.num_inference_steps <= max(FEW)
+        )
 
     def _sampler(
         self,

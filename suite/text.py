@@ -47,6 +47,13 @@ class Conditioning:
         index = torch.as_tensor(rows, device=self.tokens.device)
         return Conditioning(self.tokens[index], self.mask[index])
 
+    def or_else(self, other: Conditioning | None, kept: Sequence[bool]) -> Conditioning:
+        """These rows where they are to be kept, the one row of `other` in their place where not."""
+        if other is None or all(kept):
+            return self
+        both = Conditioning.cat([self, other])
+        return both.select([i if keep else len(self) for i, keep in enumerate(kept)])
+
     def pad(self, length: int) -> Conditioning:
         """The same, followed by empty tokens up to `length` (no effect where it is long enough)."""
         more = max(0, length - self.tokens.shape[1])

@@ -25,6 +25,7 @@ from suite import storage
 from suite.adapter import Adapter
 from suite.cli import Parser
 from suite.denoiser import Denoiser
+from suite.distill import Teacher, distillation_loss, recipe_of
 from suite.latent import IdentityLatent, Latent
 from suite.loss import autoencoder_loss, denoising_loss, vocoder_loss
 from suite.pipeline import Pipeline, latent_of
@@ -65,7 +66,7 @@ def read_recipe(path: Path) -> Recipe:
                 raise ValueError(f"recipe {path} lacks {name} in [{table}]")
     for name, value in recipe["train"].items():
         floor = 1e-9 if name in (*NUMBERS, "accumulate", "shift", "spread") else 0
-        said = name in ("init", "frozen", "precision")  # in words
+        said = name in ("init", "teacher", "frozen", "precision")  # in words
         if not said and not (isinstance(value, int | float) and value >= floor):
             raise ValueError(f"recipe {path} has {name} = {value!r} in [train]; it must be a positive number")
     storage.built(recipe["network"], f"recipe {path}")
@@ -194,6 +195,7 @@ def train(
     denoiser = None
     if recipe["kind"] == "diffusion":
         denoiser = Denoiser(wrapped, make(**recipe["schedule"]), recipe["prediction"])
+    teacher = Teacher(told["teacher"], accelerator.device) if told.get("teacher") else None
     micro = int(told.get("accumulate", 1))
     while state.step < told["steps"]:
         for group in optimiser.param_groups:
@@ -223,14 +225,19 @@ def train(
                         y, mean, logvar = wrapped(x, noise, told.get("latent_noise", 0.0))
                         loss = autoencoder_loss(x, y, mean, logvar, told["kl_weight"])
                 else:
-                    cond = pool.text(rows)
+                    keep = np.ones(len(rows), bool)
                     if empty is not None and told.get("drop", 0.1):
                         keep = rows_from.random(len(rows)) >= told.get("drop", 0.1)
-                        both = Conditioning.cat([cond, empty])
-                        cond = both.select([i if kept else len(rows) for i, kept in enumerate(keep)])
+                    cond = pool.text(rows).or_else(empty, keep.tolist())
                     x, cond = x.to(accelerator.device), cond.to(accelerator.device)
-                    levels = {name: told[name] for name in ("shift", "spread") if name in told}
-                    loss = denoising_loss(denoiser, x, cond, noise, **levels).mean()
+                    if teacher is None:
+                        levels = {name: told[name] for name in ("shift", "spread") if name in told}
+                        loss = denoising_loss(denoiser, x, cond, noise, **levels).mean()
+                    else:
+                        assert empty is not None, "a diffusion model reads text"
+                        none = empty.to(accelerator.device)
+                        lesson = teacher.lesson(x, cond, none, keep.tolist(), noise)
+                        loss = distillation_loss(denoiser, lesson).mean()
             accelerator.backward(loss / micro)
             total += loss.item() / micro
         if not math.isfinite(total):
@@ -394,12 +401,13 @@ def write(
         adapter.sheet(items, out / "sheet.png")
 
 
-def main(modality: str, argv: Sequence[str]) -> int:
-    """Runs `suite train MODALITY`."""
-    adapter = adapters.find(modality)
+def main(modality: str, argv: Sequence[str], command: str = "train") -> int:
+    """Runs `suite train MODALITY`, or `suite distill MODALITY`."""
+    adapter, distilled = adapters.find(modality), command == "distill"
+    does = "Teaches a model to draw in 1, 2 or 4 steps" if distilled else "Trains a model from a recipe"
     parser = Parser(
-        prog=f"suite train {modality}",
-        description="Trains a model from a recipe. The same command goes on with a run that was stopped.",
+        prog=f"suite {command} {modality}",
+        description=f"{does}. The same command goes on with a run that was stopped.",
     )
     parser.add_argument(
         "--data",
@@ -415,23 +423,29 @@ def main(modality: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--batch", type=int, help="instead of the recipe's")
-    parser.add_argument("--init", help="model to start from, of the same network: a name or folder")
+    flag, of = ("--model", "to distil") if distilled else ("--init", "to start from, of the same network")
+    parser.add_argument(flag, dest="init", help=f"model {of}: a name or folder")
     told = parser.parse_args(argv)
     path = told.recipe or storage.find(modality) / "recipe.toml"
     recipe = read_recipe(path)
     if recipe.get("modality") != modality:
         raise ValueError(f"recipe {path} is for {recipe.get('modality')!r}; this command trains {modality!r}")
+    if distilled:
+        if recipe["kind"] != "diffusion":
+            raise ValueError(f"recipe {path} has kind {recipe['kind']!r}; to distil it must be 'diffusion'")
+        recipe = recipe_of(recipe, str(storage.find(told.init or modality)))
     for name in ("steps", "batch"):
         if getattr(told, name) is not None:
             if getattr(told, name) < 1:
                 raise ValueError(f"{name} is {getattr(told, name)}; it must be at least 1")
             recipe["train"][name] = getattr(told, name)
-    if told.init:
+    if told.init and not distilled:
         recipe["train"]["init"] = str(storage.find(told.init))
     if not told.data.is_dir():
         raise ValueError(f"data is {str(told.data)!r}; it must be a folder")
     told.out.mkdir(parents=True, exist_ok=True)
     given = [f" --{name} {value}" for name in ("steps", "batch", "init") if (value := getattr(told, name))]
+    given = [" distilled", *given] if distilled else given
     lines = path.read_text("utf-8").splitlines(keepends=True)
     with storage.replacing(told.out / "recipe.toml") as beside:  # every process writes the same
         beside.write_text("".join([f"# with{''.join(given)}\n"] * bool(given) + lines), "utf-8")

@@ -1,9 +1,11 @@
 """What many tests stand on: tiny models of random weights, and a text encoder that needs no weights."""
 
+import json
 import zlib
 
 import pytest
 import torch
+from PIL import Image
 
 from suite import storage, train
 from suite.nn import NETWORKS
@@ -159,6 +161,19 @@ def tiny_mesh_model(tmp_path_factory):
 def tiny_video_model(tmp_path_factory):
     """The folder of a tiny video model that reads `Words`."""
     return write_video_models(tmp_path_factory.mktemp("models"), "words 280", 280)  # as wide as pictures need
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """An imagefolder of twelve plain pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    lines = []
+    for i in range(12):
+        Image.new("RGB", (40, 50), (20 * i, 255 - 20 * i, 90)).save(folder / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"shade {i}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
 
 
 @pytest.fixture

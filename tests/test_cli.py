@@ -241,7 +241,8 @@ def test_the_command_draws_with_the_pretrained_text_encoder(tmp_path):
 @pytest.mark.parametrize(
     "argv, module, told",
     [
-        (["train", "image", "--out", "x"], "suite.train", ("image", ["--out", "x"])),
+        (["train", "image", "--out", "x"], "suite.train", ("image", ["--out", "x"], "train")),
+        (["distill", "image", "--out", "x"], "suite.train", ("image", ["--out", "x"], "distill")),
         (["eval", "image", "--quick"], "modalities.image.judge", (["--quick"],)),
         (["bench", "--steps", "3"], "suite.bench", (["--steps", "3"],)),
         (["app", "--port", "1"], "demos.app", (["--port", "1"],)),

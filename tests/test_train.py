@@ -9,7 +9,6 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from modalities import image
 from suite import storage, train
@@ -70,19 +69,6 @@ learning_rate = 2e-3
 save_every = 2
 """
 FLAT = np.linspace(-0.8, 0.8, 12, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 32, 32), np.float32)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """An imagefolder of twelve plain pictures."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    lines = []
-    for i in range(12):
-        Image.new("RGB", (40, 50), (20 * i, 255 - 20 * i, 90)).save(folder / f"{i}.png")
-        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"shade {i}"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return folder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suite.nn.autoencoder import fold, unfold
-from suite.nn.layers import Attention, Conditioner, conv, norm, zeroed
+from suite.nn.layers import Attention, Conditioner, conv, norm, timestep_features, zeroed
 
 TURNS = 4  # of the circles on which a frame's place in its clip is told
 
@@ -109,7 +109,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int = 16, widths: tuple[int, ...] = (160, 320), blocks: int = 2,
                  attention: tuple[bool, ...] = (True, True), context_width: int = 384, patch: int = 1,
                  positions: int = 16, head: int = 0, dims: int = 2, time: tuple[str, ...] = (),
-                 gain: bool = False) -> None:
+                 gain: bool = False, stride: bool = False) -> None:
         """Builds it for latents of `channels` channels over `dims` dimensions.
 
         Args:
@@ -127,6 +127,7 @@ class UNet(nn.Module):
             time: of a network of clips, how each level attends in time: "alone", "joint" or "none".
             gain: whether each channel also passes by the network, times a factor that the condition sets: the
                 noise in latents of more channels than the first level has does not fit through it.
+            stride: whether it reads how far down in noise its answer is to lead.
         """
         super().__init__()
         if not set(time) <= {"alone", "joint", "none"} or len(time) not in (0, len(widths)):
@@ -134,7 +135,8 @@ class UNet(nn.Module):
         self.config: dict[str, Any] = {
             "channels": channels, "widths": list(widths), "blocks": blocks, "attention": list(attention),
             "context_width": context_width, "patch": patch, "positions": positions, "head": head,
-            "dims": dims, **({"time": list(time)} if time else {}), **({"gain": True} if gain else {})}
+            "dims": dims, **({"time": list(time)} if time else {}), **({"gain": True} if gain else {}),
+            **({"stride": True} if stride else {})}
         self.factor, self.patch, self.positions = patch * 2 ** (len(widths) - 1), patch, positions
         folded = channels * patch ** dims
         vector = 2 * widths[0]
@@ -174,14 +176,17 @@ class UNet(nn.Module):
         self.finish = zeroed(conv(dims, head, channels)) if head else None
         self.moment = zeroed(nn.Linear(2 * TURNS + 1, vector)) if time else None
         self.gain = zeroed(nn.Linear(vector, channels)) if gain else None
+        self.stride = zeroed(nn.Linear(vector, vector, bias=False)) if stride else None
 
     def grown(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network without time or gain, and those as they are here: clips of equal frames."""
-        new = ("moment.", "gain.")
+        """Weights of a network without time, gain or stride, and those as they begin here, without effect."""
+        new = ("moment.", "gain.", "stride.")
         own = {k: v for k, v in self.state_dict().items() if ".in_time." in k or k.startswith(new)}
         return {**own, **state}
 
-    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, timestep: Tensor, context: Tensor, mask: Tensor, stride: Tensor | None = None
+    ) -> Tensor:
         """Predicts in the terms the Denoiser was told.
 
         Args:
@@ -189,10 +194,14 @@ class UNet(nn.Module):
             timestep: (B,) float, 0 to 1000.
             context: (B, L, D), text features.
             mask: (B, L) bool, true at real tokens.
+            stride: (B,) float, by how much of the timestep the answer is to lead on; None is 0, the tangent.
 
         Returns: as x.
         """
         vector, tokens = self.condition(timestep, context, mask)
+        if self.stride is not None and stride is not None:
+            far, none = (timestep_features(of, vector.shape[1]) for of in (stride, torch.zeros_like(stride)))
+            vector = vector + self.stride((far - none).to(vector.dtype))
         frames = 1
         if self.moment is not None:
             frames = x.shape[2]
