@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MeshRequest", "adapter", "finished", "load", "restore"]
 
 METRES = 1.0  # the largest extent of what has no known size
-BOLD = 0.3  # what is added to a drawn depth, in its units: a mean of legs here and there is below 0 at both
+BOLD = 0.35  # what is added to a drawn depth, in its units: a mean of legs here and there is below 0 at both
 LOOSE = 0.05  # of what a model draws: parts smaller than that, and as far from the rest, are none of it
 
 
@@ -156,13 +156,14 @@ class MeshAdapter(Adapter):
         import torch
 
         from modalities.mesh.finish import safely, surface_of, without_floaters
+        from modalities.mesh.grid import smooth
 
         size, made = _size(request), []
         for i, field in enumerate(decoded.float()):
             told = dict(settings[i]) if settings else None
             share = request.strength if request.init else 1.0
             bold = BOLD * share * (_redrawn(request, field[0]) if request.mask else 1)
-            field = torch.cat([field[:1] + bold, field[1:]]).numpy()
+            field = smooth(torch.cat([field[:1] + bold, field[1:]]).numpy())
             model = _finished(without_floaters(surface_of(field), LOOSE), request, size, told)
             for mesh in (model.mesh, *model.levels):
                 safely(mesh)

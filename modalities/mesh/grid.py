@@ -26,6 +26,7 @@ CELLS = 32  # R
 CELL = 2 / CELLS
 DEEP = 3 * CELL  # how deep is told: what is beyond is all as one
 SHEET = 1.6 * CELL  # the least thickness of what is solid
+FINER, BLUR = 2, 0.8  # cells of a smooth grid in one of a coarse one; how far it is smoothed, in coarse ones
 NEAR = 0.5  # of DEEP, how near the surface a cell is that has the colour of its own
 FADE = (1.5, 4.5)  # cells from those, over which colours fade to grey
 
@@ -87,6 +88,12 @@ def cloud_of(grid: Array) -> Array:
     inside = grid[0] > min(0.0, float(grid[0].max()) - 1e-3)
     border = inside & ~ndimage.binary_erosion(inside)
     return np.concatenate([(np.argwhere(border) + 0.5) * 2 / len(inside) - 1, grid[1:, border].T], 1)
+
+
+def smooth(field: Array) -> Array:
+    """A field (C, r, r, r) with FINER times as many cells a side, without the bumps of a few cells."""
+    zoomed = [ndimage.zoom(part, FINER, order=3, mode="nearest", grid_mode=True) for part in field]
+    return np.stack([ndimage.gaussian_filter(part, BLUR * FINER, mode="nearest") for part in zoomed])
 
 
 def filled(grid: Array) -> Array:

@@ -124,6 +124,18 @@ def test_what_a_model_draws_beside_the_thing_is_taken_away_and_what_is_given_sta
     assert len(trimesh.Trimesh(kept.vertices, kept.faces).split()) == 2
 
 
+def test_what_a_model_draws_is_smoother_than_its_cells():
+    rough = field(CELLS)
+    rough[0] += np.random.default_rng(0).normal(0, 0.3, rough[0].shape)
+
+    def bumps(made):
+        radii = np.linalg.norm(made.vertices - made.bounds.mean(0), axis=1)
+        return radii.std() / radii.mean()
+
+    (made,) = adapter.finish(torch.from_numpy(rough)[None], MeshRequest(prompt="a ball", texture="0"))
+    assert bumps(made.mesh) < 0.4 * bumps(surface_of(rough.astype(np.float32)))
+
+
 def test_a_leg_that_is_drawn_faintly_holds_what_it_carries():
     at = np.stack(np.meshgrid(*[(np.arange(CELLS) + 0.5) * 2 / CELLS - 1] * 3, indexing="ij"))
     top, foot = (0.25 - np.linalg.norm(at - np.reshape((0, y, 0), (3, 1, 1, 1)), axis=0) for y in (0.6, -0.6))
