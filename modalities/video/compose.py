@@ -24,8 +24,10 @@ from modalities.video.picture import tokens
 from modalities.video.read import on_ground, opened, resized
 
 Array = np.ndarray[Any, Any]
-KINDS = {"motion": 0.6, "animated": 0.2, "turntable": 0.13, "turned shape": 0.07}
+KINDS = {"motion": 0.7, "animated": 0.13, "turntable": 0.12, "turned shape": 0.05}
 GIVEN = {"": 0.6, "first": 0.25, "last": 0.03, "both": 0.12}  # frames that go beside the caption
+OFTEN = [2 if "spinning" in motion else 1 for motion in MOTIONS]  # no picture shows things turned
+LIGHT = 245  # 8-bit, of the brightest of a photo
 MARGIN = 2  # pixels around an object, that its edges be soft
 ON_TURNTABLE = ("rotating on a turntable", "turning on a turntable", "on a turntable")
 
@@ -93,7 +95,7 @@ class Composer:
         return self._moving(rng)
 
     def _moving(self, rng: random.Random) -> Scene:
-        motion = rng.choice(MOTIONS)
+        motion = rng.choices(MOTIONS, OFTEN)[0]
         for _ in range(50):
             item, cut, colour = self.pictures.either(rng, 0.3)
             if not held_out_motion(item.name, motion):
@@ -114,9 +116,10 @@ class Composer:
         return Scene(_from_anywhere(made, rng), words, "animated", item.name)
 
     def _turntable(self, rng: random.Random) -> Scene:
-        item = rng.choice(self.turntables)
+        name = rng.choice(sorted({item.name for item in self.turntables}))
+        item = rng.choice([item for item in self.turntables if item.name == name])
         state, white = State(side=rng.uniform(0.74, 0.92)), np.full((self.size, self.size, 3), 255.0)
-        made = np.stack([drawn(cut, state, white) for cut in frames_of(item.path, self.frames)])
+        made = np.stack([drawn(cut, state, white) for cut in lit(frames_of(item.path, self.frames))])
         words = f"{article(item.name)} {rng.choice(ON_TURNTABLE)}"
         return Scene(_from_anywhere(made, rng), words, "turntable", item.name)
 
@@ -153,6 +156,14 @@ def frames_of(path: Path, frames: int) -> tuple[Image.Image, ...]:
             opaque = cut.getchannel("A").getextrema()[0] == 255
             cuts.append(cut_out(cut.convert("RGB")) if opaque else cut)
     return tuple(cuts)
+
+
+def lit(cuts: Sequence[Image.Image]) -> list[Image.Image]:
+    """RGBA photos of one thing, all made as much brighter as brings its brightest hundredth to LIGHT."""
+    shown = [np.asarray(cut)[np.asarray(cut.getchannel("A")) > 127] for cut in cuts]
+    brightest = np.percentile(np.concatenate(shown)[:, :3].max(1), 99)
+    levels = np.minimum(np.arange(256) * max(1.0, LIGHT / max(brightest, 1)), 255).round().tolist()
+    return [cut.point([*levels * 3, *range(256)]) for cut in cuts]
 
 
 @lru_cache(maxsize=256)

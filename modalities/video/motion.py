@@ -35,7 +35,7 @@ def course(motion: str, rng: random.Random) -> Course:
 
 
 def _across(rng: random.Random, way: int, upright: bool) -> Course:
-    side, beside, reach = rng.uniform(0.34, 0.46), 0.5 + rng.uniform(-0.12, 0.12), rng.uniform(0.28, 0.32)
+    side, beside, reach = rng.uniform(0.46, 0.56), 0.5 + rng.uniform(-0.1, 0.1), rng.uniform(0.22, 0.26)
 
     def at(time: float) -> State:
         along = 0.5 + way * reach * (2 * time - 1)
@@ -45,17 +45,17 @@ def _across(rng: random.Random, way: int, upright: bool) -> Course:
 
 
 def _bouncing(rng: random.Random) -> Course:
-    side, high, x = rng.uniform(0.36, 0.46), rng.uniform(0.32, 0.42), 0.5 + rng.uniform(-0.06, 0.06)
-    return lambda time: State(x, 0.72 - high * abs(math.sin(2 * math.pi * time)), side)
+    side, high, x = rng.uniform(0.46, 0.54), rng.uniform(0.34, 0.4), 0.5 + rng.uniform(-0.06, 0.06)
+    return lambda time: State(x, 0.7 - high * abs(math.sin(2 * math.pi * time)), side)
 
 
 def _spinning(rng: random.Random, way: int) -> Course:
-    side = rng.uniform(0.5, 0.64)
+    side = rng.uniform(0.6, 0.7)
     return lambda time: State(side=side, angle=way * 360 * time)
 
 
 def _sized(rng: random.Random, grows: bool) -> Course:
-    low, high = rng.uniform(0.26, 0.34), rng.uniform(0.74, 0.86)
+    low, high = rng.uniform(0.3, 0.38), rng.uniform(0.8, 0.9)
     return lambda time: State(side=low + (high - low) * (time if grows else 1 - time))
 
 
@@ -65,12 +65,12 @@ def _fading(rng: random.Random, appears: bool) -> Course:
 
 
 def _swinging(rng: random.Random) -> Course:
-    side, wide, y = rng.uniform(0.38, 0.48), rng.uniform(0.2, 0.25), 0.5 + rng.uniform(-0.06, 0.06)
+    side, wide, y = rng.uniform(0.48, 0.56), rng.uniform(0.19, 0.22), 0.5 + rng.uniform(-0.06, 0.06)
     return lambda time: State(0.5 + wide * math.sin(2 * math.pi * time), y, side)
 
 
 def _pulsing(rng: random.Random) -> Course:
-    side, share = rng.uniform(0.5, 0.6), rng.uniform(0.22, 0.3)
+    side, share = rng.uniform(0.54, 0.64), rng.uniform(0.22, 0.3)
     return lambda time: State(side=side * (1 + share * math.sin(4 * math.pi * time)))
 
 
