@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["MeshRequest", "adapter", "finished", "load", "restore"]
 
 METRES = 1.0  # the largest extent of what has no known size
-BOLD = 0.35  # what is added to a drawn depth, in its units: a mean of legs here and there is below 0 at both
+# Added to a drawn depth, in its units (a mean of legs here and there is below 0 at both): the first by
+# which the thing is one part, or else the first.
+BOLD = (0.35, 0.5, 0.65)
 LOOSE = 0.05  # of what a model draws: parts smaller than that, and as far from the rest, are none of it
 
 
@@ -162,9 +164,13 @@ class MeshAdapter(Adapter):
         for i, field in enumerate(decoded.float()):
             told = dict(settings[i]) if settings else None
             share = request.strength if request.init else 1.0
-            bold = BOLD * share * (_redrawn(request, field[0]) if request.mask else 1)
-            field = smooth(torch.cat([field[:1] + bold, field[1:]]).numpy())
-            model = _finished(without_floaters(surface_of(field), LOOSE), request, size, told)
+            where = share * (_redrawn(request, field[0]) if request.mask else torch.ones(1))
+            drawn: list[Any] = []
+            while len(drawn) < len(BOLD) and not (drawn and drawn[-1].body_count == 1):
+                bolder = torch.cat([field[:1] + BOLD[len(drawn)] * where, field[1:]])
+                drawn.append(without_floaters(surface_of(smooth(bolder.numpy())), LOOSE))
+            whole = drawn[-1] if drawn[-1].body_count == 1 else drawn[0]
+            model = _finished(whole, request, size, told)
             for mesh in (model.mesh, *model.levels):
                 safely(mesh)
             made.append(model)

@@ -136,14 +136,15 @@ def test_what_a_model_draws_is_smoother_than_its_cells():
     assert bumps(made.mesh) < 0.4 * bumps(surface_of(rough.astype(np.float32)))
 
 
-def test_a_leg_that_is_drawn_faintly_holds_what_it_carries():
+@pytest.mark.parametrize(("depth", "parts"), [(-0.1, 1), (-0.4, 1), (-0.95, 2)])
+def test_a_leg_that_is_drawn_faintly_holds_what_it_carries(depth, parts):
     at = np.stack(np.meshgrid(*[(np.arange(CELLS) + 0.5) * 2 / CELLS - 1] * 3, indexing="ij"))
     top, foot = (0.25 - np.linalg.norm(at - np.reshape((0, y, 0), (3, 1, 1, 1)), axis=0) for y in (0.6, -0.6))
-    leg = np.where((abs(at[1]) < 0.6) & (np.hypot(at[0], at[2]) < 0.1), -0.2, -1.0)  # nowhere above 0
+    leg = np.where((abs(at[1]) < 0.6) & (np.hypot(at[0], at[2]) < 0.15), depth, -1.0)  # nowhere above 0
     drawn = np.stack([np.maximum(np.maximum(top, foot) / 0.1875, leg).clip(-1, 1), *at])
     (made,) = adapter.finish(torch.from_numpy(drawn)[None], MeshRequest(prompt="a table", **SMALL))
     assert len(surface_of(drawn).split()) == 2
-    assert len(trimesh.Trimesh(made.mesh.vertices, made.mesh.faces).split()) == 1 and closed(made.mesh)
+    assert len(trimesh.Trimesh(made.mesh.vertices, made.mesh.faces).split()) == parts and closed(made.mesh)
 
 
 def test_what_is_kept_of_a_mesh_to_start_from_becomes_no_thicker(post):
