@@ -444,7 +444,8 @@ def main(modality: str, argv: Sequence[str], command: str = "train") -> int:
     if not told.data.is_dir():
         raise ValueError(f"data is {str(told.data)!r}; it must be a folder")
     told.out.mkdir(parents=True, exist_ok=True)
-    given = [f" --{name} {value}" for name in ("steps", "batch", "init") if (value := getattr(told, name))]
+    asked = (("--steps", told.steps), ("--batch", told.batch), (flag, told.init))
+    given = [f" {name} {value}" for name, value in asked if value]
     given = [" distilled", *given] if distilled else given
     lines = path.read_text("utf-8").splitlines(keepends=True)
     with storage.replacing(told.out / "recipe.toml") as beside:  # every process writes the same

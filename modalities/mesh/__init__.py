@@ -165,12 +165,13 @@ class MeshAdapter(Adapter):
             told = dict(settings[i]) if settings else None
             share = request.strength if request.init else 1.0
             where = share * (_redrawn(request, field[0]) if request.mask else torch.ones(1))
-            drawn: list[Any] = []
-            while len(drawn) < len(BOLD) and not (drawn and drawn[-1].body_count == 1):
-                bolder = torch.cat([field[:1] + BOLD[len(drawn)] * where, field[1:]])
-                drawn.append(without_floaters(surface_of(smooth(bolder.numpy())), LOOSE))
-            whole = drawn[-1] if drawn[-1].body_count == 1 else drawn[0]
-            model = _finished(whole, request, size, told)
+            drawn = []
+            for bold in BOLD:
+                bolder = smooth(torch.cat([field[:1] + bold * where, field[1:]]).numpy())
+                drawn.append(without_floaters(surface_of(bolder), LOOSE))
+                if whole := drawn[-1].body_count == 1:
+                    break
+            model = _finished(drawn[-1] if whole else drawn[0], request, size, told)
             for mesh in (model.mesh, *model.levels):
                 safely(mesh)
             made.append(model)

@@ -239,6 +239,12 @@ def test_scenes_show_what_their_captions_tell(pack):
         assert inside.min(0) + inside.max(0) == pytest.approx(CELLS - 1, abs=2)
 
 
+def test_furniture_is_drawn_twice_as_often(pack):
+    composer = Composer(pack)
+    weights = dict(zip((shape.name for shape in composer.shapes), composer.weights, strict=True))
+    assert weights["chair"] == weights["table"] == 2 * weights["crate"]
+
+
 def test_a_scene_depends_on_its_seed_and_number_alone(pack, tmp_path):
     first = Composer(pack, cache=tmp_path).nth(5, 7)
     compose.kept.cache_clear()
